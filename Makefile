@@ -1,0 +1,140 @@
+# make demo    on a fresh machine: environment, build, train on real graphs, a table of results
+# make test    on a fresh clone: environment, build, lint, tests, every bench once
+# make help    the other targets
+
+PYTHON ?= python3
+VENV ?= .venv
+# Arguments of pip for torch alone, for example --index-url https://download.pytorch.org/whl/cpu
+TORCH_PIP_ARGS ?=
+# Files of `make demo`: DATA="cora.npz tolokers.npz"
+DATA ?=
+# Further arguments of pytest, for `make test`, `make sanitize` and `make bench`
+PYTEST_ARGS ?=
+
+# Thread pools of torch, MKL and gnnkern: one measure for every machine.
+export OMP_NUM_THREADS ?= 2
+export MKL_NUM_THREADS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --quiet
+PIP_INSTALL := $(PIP) install --constraint constraints.txt
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+
+NATIVE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+BUILD_INPUTS := CMakeLists.txt setup.py pyproject.toml $(NATIVE_SOURCES)
+# Stamps: a step is repeated when one of the files it reads has changed.
+TOOLS := $(VENV)/tools.stamp
+BUILT := $(VENV)/built.stamp
+INSTALLED := $(VENV)/installed.stamp
+DEV := $(VENV)/dev.stamp
+
+.DELETE_ON_ERROR:
+.PHONY: help venv build demo test lint format stubs stubs-check pytest bench bench-once sanitize clean
+
+help:
+	@echo "make demo [DATA='a.npz b.npz']   train a GCN and a GAT, compare with plain torch"
+	@echo "make test [PYTEST_ARGS=...]      lint, tests, every bench once: what CI runs"
+	@echo "make venv | build                the environment alone | the native module alone"
+	@echo "make lint | format | stubs       check the style | apply it | regenerate _C.pyi"
+	@echo "make sanitize [SANITIZE_SHORT=1] op tests under AddressSanitizer and UBSan"
+	@echo "make bench [PYTEST_ARGS=...]     measure every kernel"
+	@echo "make clean                       remove everything that make made"
+
+# ------------------------------------------------------------------------------ environment
+# torch first and exactly: nothing installed later can then replace it.
+$(TOOLS): constraints.txt
+	@echo "environment: $(VENV) with $(TORCH)"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) $(TORCH_PIP_ARGS) "$(TORCH)"
+	$(PIP_INSTALL) setuptools pybind11 cmake ninja
+	touch $@
+
+$(BUILT): $(TOOLS) $(BUILD_INPUTS)
+	$(PY) setup.py --quiet build_ext --inplace
+	touch $@
+
+# Without isolation: the pinned build tools of the environment, and the objects just compiled.
+$(INSTALLED): $(TOOLS) pyproject.toml setup.py | $(BUILT)
+	$(PIP_INSTALL) --no-build-isolation --editable '.[data,plot]'
+	touch $@
+
+$(DEV): $(INSTALLED)
+	$(PIP_INSTALL) --no-build-isolation --editable '.[data,plot,test,dev,triton]'
+	touch $@
+
+venv: $(DEV)
+
+build: $(BUILT)
+
+# --------------------------------------------------------------------------------- the jobs
+demo: $(INSTALLED) $(BUILT)
+	$(PY) -m gnnkern demo $(if $(DATA),--data $(DATA))
+
+test: $(DEV) $(BUILT)
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory stubs-check
+	$(MAKE) --no-print-directory pytest
+	$(MAKE) --no-print-directory bench-once
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES)
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE_SOURCES)
+
+stubs: $(DEV) $(BUILT)
+	$(BIN)/pybind11-stubgen gnnkern._C --exit-code --output-dir build/stubs
+	cp build/stubs/gnnkern/_C.pyi gnnkern/_C.pyi
+
+stubs-check: $(DEV) $(BUILT)
+	@$(BIN)/pybind11-stubgen gnnkern._C --exit-code --output-dir build/stubs
+	@diff -u gnnkern/_C.pyi build/stubs/gnnkern/_C.pyi \
+	  || { echo "gnnkern/_C.pyi is out of date: run make stubs" >&2; exit 1; }
+
+pytest: $(DEV) $(BUILT)
+	$(PY) -m pytest -q $(PYTEST_ARGS)
+
+bench-once: $(DEV) $(BUILT)
+	$(PY) -m pytest -q bench --benchmark-disable
+
+bench: $(DEV) $(BUILT)
+	$(PY) -m pytest bench $(PYTEST_ARGS)
+
+# -------------------------------------------------------------------------------- sanitizers
+# A copy of the package with a sanitized `_C`; pytest runs beside it, so that no other copy of
+# gnnkern is found first. Leaks are not looked for: the interpreter keeps memory until it ends.
+# --capture=sys leaves the sanitizers' own report on the terminal.
+SANITIZED := build/sanitize
+SANITIZE_TESTS ?= $(wildcard tests/ops tests/test_graph.py)
+SANITIZE_SELECT := not reference and not compile
+ifdef SANITIZE_SHORT
+SANITIZE_SELECT += and (every_width or every_graph or reject or test_graph)
+endif
+
+sanitize: $(DEV)
+	$(BIN)/cmake -S . -B $(SANITIZED)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
+	  -DPython_EXECUTABLE="$(abspath $(PY))" -Dpybind11_DIR="$$($(PY) -m pybind11 --cmakedir)" \
+	  -DGNNKERN_CUDA=off '-DGNNKERN_SANITIZE=address;undefined' > /dev/null
+	$(BIN)/cmake --build $(SANITIZED)/cmake
+	rm -rf $(SANITIZED)/run && mkdir $(SANITIZED)/run
+	cp -r gnnkern tests pyproject.toml $(SANITIZED)/run
+	rm -f $(SANITIZED)/run/gnnkern/_C*.so
+	cp $(SANITIZED)/cmake/_C*.so $(SANITIZED)/run/gnnkern
+	cd $(SANITIZED)/run && \
+	  export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
+	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$$PWD" && \
+	  $(abspath $(PY)) -c "import gnnkern._C as c; assert '/$(SANITIZED)/run/' in c.__file__, c.__file__" && \
+	  $(abspath $(PY)) -m pytest -q -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
+	    $(PYTEST_ARGS) $(SANITIZE_TESTS)
+
+clean:
+	rm -rf $(VENV) build dist gnnkern.egg-info gnnkern/_C*.so
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find $(wildcard gnnkern tests bench) -name __pycache__ -prune -exec rm -rf {} +

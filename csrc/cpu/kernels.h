@@ -1,0 +1,174 @@
+// The arguments of every CPU kernel, and its one declaration per instruction set.
+//
+// Pointers are to contiguous memory unless a stride is given; strides count elements. `edge_id` maps
+// an edge of the CSR matrix to the caller's edge order; null means the two orders are the same.
+#pragma once
+
+#include <cstdint>
+
+#include "../dispatch.h"
+#include "plan.h"
+
+namespace gnnkern {
+
+// A CSR matrix: for row r, edges indptr[r] .. indptr[r + 1], edge e coming from indices[e].
+struct Csr {
+  IndexType index_type;
+  const void* indptr;
+  // Null: edge e comes from row e (segments of consecutive rows).
+  const void* indices;
+  const void* edge_id;
+  int64_t num_rows;
+  int64_t num_cols;
+  int64_t num_edges;
+  Plan plan;
+};
+
+// Memory that a kernel uses and forgets; the caller sizes it by <kernel>_workspace.
+struct Workspace {
+  // Partial results of long rows, shared by all threads.
+  char* partial;
+  // Per thread, `stage_bytes` each.
+  char* stage;
+  int64_t stage_bytes;
+  int threads;
+};
+
+struct RowReduceArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* x;  // [num_cols, width]
+  int64_t x_stride;
+  int64_t width;
+  // Null, or [E, heads] in the caller's edge order; a head covers width / heads columns.
+  const void* weight;
+  int64_t heads;
+  Reduce reduce;
+  void* out;  // [num_rows, width]
+  // Null, or [num_rows, width] of `argument_bytes` (1, 2, 4) unsigned integers: the position inside
+  // the row of the edge that won a max or min. All bits set where the row is empty.
+  void* argument;
+  int argument_bytes;
+  Workspace workspace;
+};
+
+struct SelectBackwardArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* grad;  // [num_rows, width]
+  int64_t width;
+  const void* weight;
+  int64_t heads;
+  const void* argument;
+  int argument_bytes;
+  // Exactly one of the two: the gradient of x [num_cols, width], or of the weight [E, heads].
+  void* grad_x;
+  void* grad_weight;
+  // With grad_weight: the x of the forward, [num_cols, width].
+  const void* x;
+  int64_t x_stride;
+  Workspace workspace;
+};
+
+struct SddmmArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* x_dst;  // [num_rows, width]
+  const void* x_src;  // [num_cols, width]
+  int64_t width;
+  int64_t heads;
+  EdgeOp op;
+  void* out;  // dot: [E, heads]; otherwise [E, width]; caller's edge order
+  int threads;
+};
+
+struct SegmentSoftmaxArgs {
+  Csr csr;
+  ScalarType dtype;
+  int64_t heads;
+  const void* score;  // [E, heads], caller's edge order
+  // Backward when not null: score holds the softmax, grad its gradient.
+  const void* grad;
+  void* out;  // [E, heads]
+  Workspace workspace;
+};
+
+struct SegmentGatherArgs {
+  Csr csr;
+  int64_t row_bytes;
+  const void* x;  // [num_rows, row_bytes]
+  void* out;      // [E, row_bytes]
+  int threads;
+};
+
+struct Dropout {
+  double probability;
+  uint64_t seed;
+};
+
+struct GatForwardArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* x;  // [num_cols, heads * head_width]
+  int64_t heads;
+  int64_t head_width;
+  const void* score_src;   // [num_cols, heads]
+  const void* score_dst;   // [num_rows, heads]
+  const void* edge_score;  // null or [E, heads]
+  double negative_slope;
+  Dropout dropout;
+  void* out;            // [num_rows, heads * head_width]
+  void* log_sum_exp;    // compute type, [num_rows, heads]
+  Workspace workspace;
+};
+
+struct GatBackwardArgs {
+  // The reversed graph: rows are sources.
+  Csr csr;
+  ScalarType dtype;
+  const void* x;
+  int64_t heads;
+  int64_t head_width;
+  const void* score_src;
+  // Compute type, [num_cols, 3, heads]: destination score, log-sum-exp, <out, grad>.
+  const void* packed_dst;
+  const void* edge_score;
+  const void* grad;  // [num_cols, heads * head_width]
+  double negative_slope;
+  Dropout dropout;
+  void* grad_x;          // [num_rows, heads * head_width]
+  void* grad_score_src;  // [num_rows, heads]
+  void* grad_score;      // [E, heads], caller's edge order: before the leaky ReLU
+  Workspace workspace;
+};
+
+struct GatPackArgs {
+  ScalarType dtype;
+  int64_t num_dst;
+  int64_t heads;
+  int64_t head_width;
+  const void* score_dst;
+  const void* log_sum_exp;
+  const void* out;
+  const void* grad;
+  void* packed_dst;
+  int threads;
+};
+
+#define GNNKERN_DECLARE_KERNELS(isa)                       \
+  namespace isa {                                          \
+  void row_reduce(const RowReduceArgs& args);              \
+  void select_backward(const SelectBackwardArgs& args);    \
+  void sddmm(const SddmmArgs& args);                       \
+  void segment_softmax(const SegmentSoftmaxArgs& args);    \
+  void segment_gather(const SegmentGatherArgs& args);      \
+  void gat_forward(const GatForwardArgs& args);            \
+  void gat_backward(const GatBackwardArgs& args);          \
+  void gat_pack(const GatPackArgs& args);                  \
+  }
+
+GNNKERN_DECLARE_KERNELS(baseline)
+GNNKERN_DECLARE_KERNELS(avx2)
+GNNKERN_DECLARE_KERNELS(avx512)
+
+}  // namespace gnnkern

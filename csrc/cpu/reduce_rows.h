@@ -1,0 +1,170 @@
+// Rows reduced item by item, with the weights staged by whoever calls.
+#pragma once
+
+#include "items.h"
+#include "rows.h"
+#include "weights.h"
+
+namespace gnnkern::GNNKERN_ISA {
+
+// Partial results of long rows: per slot `width` values, then `width` positions.
+template <typename compute_t>
+struct PartialRows {
+  char* memory;
+  int64_t width;
+
+  int64_t slot_bytes() const { return width * static_cast<int64_t>(sizeof(compute_t) + 4); }
+  compute_t* values(int64_t slot) const {
+    return reinterpret_cast<compute_t*>(memory + slot * slot_bytes());
+  }
+  int32_t* positions(int64_t slot) const {
+    return reinterpret_cast<int32_t*>(memory + slot * slot_bytes() + width * sizeof(compute_t));
+  }
+};
+
+// Positions of winners in the narrowest unsigned type that holds every degree.
+template <typename compute_t>
+static inline void store_positions(void* argument, int argument_bytes, int64_t offset,
+                                   vec_mask<compute_t> positions, int lanes) {
+  typedef int32_t int32_lanes __attribute__((vector_size(kLanes<compute_t> * 4)));
+  typedef uint16_t uint16_lanes __attribute__((vector_size(kLanes<compute_t> * 2)));
+  typedef uint8_t uint8_lanes __attribute__((vector_size(kLanes<compute_t>)));
+  char* to = static_cast<char*>(argument) + offset * argument_bytes;
+  const auto write = [&](const auto narrowed) {
+    std::memcpy(to, &narrowed, static_cast<size_t>(lanes) * argument_bytes);
+  };
+  if (argument_bytes == 1) {
+    write(__builtin_convertvector(positions, uint8_lanes));
+  } else if (argument_bytes == 2) {
+    write(__builtin_convertvector(positions, uint16_lanes));
+  } else {
+    write(__builtin_convertvector(positions, int32_lanes));
+  }
+}
+
+// Where finished vectors go.
+template <typename scalar_t, class Reducer>
+struct RowWriter {
+  using compute_t = compute_of<scalar_t>;
+  const RowReduceArgs& args;
+  const Reducer& reducer;
+  Columns<compute_t> columns;
+  PartialRows<compute_t> partial;
+
+  scalar_t* out(int64_t row) const {
+    return static_cast<scalar_t*>(args.out) + row * args.width;
+  }
+
+  void finish(int64_t row, int64_t degree, int64_t vector, const typename Reducer::State& state,
+              int lanes) const {
+    const int64_t column = columns.start(vector);
+    vec<compute_t> value = reducer.value(state);
+    if (args.reduce == Reduce::kMean) value /= static_cast<compute_t>(degree);
+    store_lanes(out(row) + column, value, lanes);
+    if constexpr (Reducer::kSelects) {
+      if (args.argument) {
+        store_positions<compute_t>(args.argument, args.argument_bytes, row * args.width + column,
+                                   state.position, lanes);
+      }
+    }
+  }
+
+  void finish_empty(int64_t row) const {
+    const auto nothing = broadcast(static_cast<compute_t>(args.reduce == Reduce::kMul ? 1 : 0));
+    for (int64_t vector = 0; vector < columns.count(); ++vector) {
+      const int lanes = columns.narrow() ? static_cast<int>(columns.width) : kLanes<compute_t>;
+      store_lanes(out(row) + columns.start(vector), nothing, lanes);
+      if (Reducer::kSelects && args.argument) {
+        store_positions<compute_t>(args.argument, args.argument_bytes,
+                                   row * args.width + columns.start(vector),
+                                   broadcast_int<compute_t>(-1), lanes);
+      }
+    }
+  }
+
+  void save(int64_t slot, int64_t vector, const typename Reducer::State& state, int lanes) const {
+    const int64_t column = columns.start(vector);
+    store_lanes(partial.values(slot) + column, state.value, lanes);
+    if constexpr (Reducer::kSelects) {
+      store_positions<compute_t>(partial.positions(slot), 4, column, state.position, lanes);
+    }
+  }
+
+  typename Reducer::State saved(int64_t slot, int64_t column, int lanes) const {
+    typename Reducer::State state;
+    state.value = load_first(partial.values(slot) + column, lanes);
+    if constexpr (Reducer::kSelects) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        state.position[lane] = partial.positions(slot)[column + lane];
+      }
+    }
+    return state;
+  }
+
+  void fold(int64_t row, int64_t degree, int64_t slot_begin, int64_t slot_end) const {
+    const int lanes = columns.narrow() ? static_cast<int>(columns.width) : kLanes<compute_t>;
+    for (int64_t vector = 0; vector < columns.count(); ++vector) {
+      const int64_t column = columns.start(vector);
+      auto state = saved(slot_begin, column, lanes);
+      for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
+        reducer.merge(state, saved(slot, column, lanes));
+      }
+      finish(row, degree, vector, state, lanes);
+    }
+  }
+};
+
+// `index_t` is the type of the row numbers: those of the graph, or int64 for segments, whose numbers
+// are written out item by item.
+//
+// stage_weight(item, thread, memory) writes the weights of an item's edges [edges, heads];
+// make_weight turns them into a weight policy.
+template <typename scalar_t, typename index_t, class Reducer, class StageWeight, class MakeWeight>
+static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer,
+                               const StageWeight& stage_weight, const MakeWeight& make_weight) {
+  using compute_t = compute_of<scalar_t>;
+  const Columns<compute_t> columns{args.width};
+  const RowWriter<scalar_t, Reducer> writer{
+      args, reducer, columns, {args.workspace.partial, args.width}};
+  const auto* x = static_cast<const scalar_t*>(args.x);
+
+  const auto enter = [&](const PlanItem& item, int thread) {
+    char* stage = args.workspace.stage + thread * args.workspace.stage_bytes;
+    const auto* indices = static_cast<const index_t*>(args.csr.indices);
+    if (!indices) {
+      auto* own_rows = reinterpret_cast<index_t*>(stage);
+      for (int64_t edge = item.edge_begin; edge < item.edge_end; ++edge) {
+        own_rows[edge - item.edge_begin] = static_cast<index_t>(edge);
+      }
+      indices = own_rows - item.edge_begin;
+      stage += kChunkEdges * sizeof(index_t);
+    }
+    auto* staged_weight = reinterpret_cast<compute_t*>(stage);
+    stage_weight(item, thread, staged_weight);
+    struct Context {
+      GatheredRows<scalar_t, index_t> rows;
+      decltype(make_weight(staged_weight, item.edge_begin)) weights;
+    };
+    return Context{{x, args.x_stride, indices}, make_weight(staged_weight, item.edge_begin)};
+  };
+  const auto visit = [&](const auto& context, const RowPart& part) {
+    if (part.begin == part.end) return writer.finish_empty(part.row);
+    const int64_t first_edge = part.slot < 0 ? part.begin : row_begin(args.csr, part.row);
+    reduce_row(reducer, context.rows, context.weights, columns, part.begin, part.end, first_edge,
+               part.item_end, [&](int64_t vector, const auto& state, int lanes) {
+                 if (part.slot < 0) {
+                   writer.finish(part.row, part.end - part.begin, vector, state, lanes);
+                 } else {
+                   writer.save(part.slot, vector, state, lanes);
+                 }
+               });
+  };
+  for_each_row_part(args.csr, args.workspace.threads, enter, visit);
+  for_each_long_row(args.csr, args.workspace.threads,
+                    [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
+                      const int64_t degree = row_begin(args.csr, row + 1) - row_begin(args.csr, row);
+                      writer.fold(row, degree, slot_begin, slot_end);
+                    });
+}
+
+}  // namespace gnnkern::GNNKERN_ISA

@@ -1,0 +1,230 @@
+// The one loop over the edges of a row that all row reductions share.
+//
+// A row of x is cut into vectors; a tile of up to kMaxTile vectors stays in registers across all
+// edges of the row. Where the width is no multiple of the vector, the last vector overlaps the one
+// before it: both compute the same values, and no lane needs a mask. Only widths below one vector
+// are masked.
+#pragma once
+
+#include "kernels.h"
+#include "parallel.h"
+#include "reduce.h"
+
+namespace gnnkern::GNNKERN_ISA {
+
+inline constexpr int kMaxTile = 8;
+
+// How many edges ahead rows are fetched.
+inline constexpr int64_t kPrefetchEdges = 12;
+
+// Columns of x seen as vectors.
+template <typename compute_t>
+struct Columns {
+  int64_t width;
+
+  bool narrow() const { return width < kLanes<compute_t>; }
+  int64_t count() const {
+    return (width + kLanes<compute_t> - 1) / kLanes<compute_t>;
+  }
+  int64_t start(int64_t vector) const {
+    const int64_t column = vector * kLanes<compute_t>;
+    const int64_t last = width - kLanes<compute_t>;
+    return narrow() ? 0 : (column < last ? column : last);
+  }
+};
+
+// The rows of x that the edges of one item read.
+template <typename scalar_t, typename index_t>
+struct GatheredRows {
+  const scalar_t* x;
+  int64_t stride;
+  const index_t* indices;
+
+  const scalar_t* at(int64_t edge) const { return x + static_cast<int64_t>(indices[edge]) * stride; }
+  // Asks for `bytes` of a row from `column` on.
+  void fetch(int64_t edge, int64_t column, int64_t bytes) const {
+    const char* from = reinterpret_cast<const char*>(at(edge) + column);
+    for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(from + offset);
+  }
+};
+
+// -- weights: what multiplies vector `vector` of the message of edge `edge` ---------------------
+
+struct NoWeight {
+  template <typename compute_t>
+  vec<compute_t> apply(vec<compute_t> x, int64_t, int64_t) const {
+    return x;
+  }
+};
+
+template <typename compute_t>
+struct EdgeWeight {
+  const compute_t* weight;  // [E]
+  template <typename>
+  vec<compute_t> apply(vec<compute_t> x, int64_t edge, int64_t) const {
+    return x * weight[edge];
+  }
+};
+
+// Heads whose width is a multiple of the vector: one weight for a whole vector.
+template <typename compute_t>
+struct HeadWeight {
+  const compute_t* weight;  // [E, heads]
+  int64_t heads;
+  int64_t vectors_per_head;
+  template <typename>
+  vec<compute_t> apply(vec<compute_t> x, int64_t edge, int64_t vector) const {
+    return x * weight[edge * heads + vector / vectors_per_head];
+  }
+};
+
+// Any width per head: the weights of the heads inside a vector are loaded and spread over its lanes.
+template <typename compute_t>
+struct LaneHeads {
+  int64_t first_head;
+  int64_t num_heads;
+  lane_int<compute_t> head_of_lane[kLanes<compute_t>];
+};
+
+template <typename compute_t>
+struct SpreadWeight {
+  const compute_t* weight;  // [E, heads]
+  int64_t heads;
+  const LaneHeads<compute_t>* table;  // [vectors]
+  template <typename>
+  vec<compute_t> apply(vec<compute_t> x, int64_t edge, int64_t vector) const {
+    const LaneHeads<compute_t>& lanes = table[vector];
+    vec_mask<compute_t> from;
+    std::memcpy(&from, lanes.head_of_lane, sizeof(from));
+    const vec<compute_t> loaded = load_first(weight + edge * heads + lanes.first_head,
+                                             static_cast<int>(lanes.num_heads));
+    return x * permute<compute_t>(loaded, from);
+  }
+};
+
+template <typename compute_t>
+static inline void fill_lane_heads(LaneHeads<compute_t>* table, int64_t width, int64_t heads) {
+  const Columns<compute_t> columns{width};
+  const int64_t head_width = width / heads;
+  for (int64_t vector = 0; vector < columns.count(); ++vector) {
+    const int64_t start = columns.start(vector);
+    LaneHeads<compute_t>& lanes = table[vector];
+    lanes.first_head = start / head_width;
+    for (int lane = 0; lane < kLanes<compute_t>; ++lane) {
+      const int64_t column = start + lane < width ? start + lane : width - 1;
+      lanes.head_of_lane[lane] =
+          static_cast<lane_int<compute_t>>(column / head_width - lanes.first_head);
+      lanes.num_heads = lanes.head_of_lane[lane] + 1;
+    }
+  }
+}
+
+static inline int64_t lane_heads_bytes(int64_t width) {
+  return (width / kLanes<double> + 2) * static_cast<int64_t>(sizeof(LaneHeads<float>) + 64);
+}
+
+// -- the loop ----------------------------------------------------------------------------------
+
+// Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`.
+// Positions count from `row_begin`; rows up to `fetch_end` may be fetched ahead.
+template <int kTile, bool kNarrow, class Reducer, class Weight, class Rows>
+static inline void reduce_tile(const Reducer& reducer, typename Reducer::State* state,
+                               const Rows& rows, const Weight& weight,
+                               const Columns<typename Reducer::scalar>& columns, int64_t vector,
+                               int64_t begin, int64_t end, int64_t row_begin, int64_t fetch_end) {
+  using compute_t = typename Reducer::scalar;
+  using State = typename Reducer::State;
+  int64_t start[kTile];
+  for (int k = 0; k < kTile; ++k) start[k] = columns.start(vector + k);
+  const int lanes = static_cast<int>(columns.width);
+  const int64_t tile_bytes =
+      (start[kTile - 1] - start[0] + (kNarrow ? lanes : kLanes<compute_t>)) * sizeof(*rows.x);
+
+  const auto message = [&](int64_t edge, int k) {
+    const auto* from = rows.at(edge) + start[k];
+    vec<compute_t> x;
+    if constexpr (kNarrow) {
+      x = load_first(from, lanes);
+    } else {
+      x = load(from);
+    }
+    return weight.template apply<compute_t>(x, edge, vector + k);
+  };
+  const auto fetch_ahead = [&](int64_t edge) {
+    const int64_t ahead = edge + kPrefetchEdges;
+    rows.fetch(ahead < fetch_end ? ahead : fetch_end - 1, start[0], tile_bytes);
+  };
+
+  // Few vectors alone would wait for one addition per edge: sums then run over several edges at once.
+  constexpr int kStreams = Reducer::kAssociates && kTile <= 2 ? 4 / kTile : 1;
+  State acc[kStreams][kTile];
+  int64_t edge = begin;
+  const int used = end - begin < kStreams ? static_cast<int>(end - begin) : kStreams;
+  for (int s = 0; s < kStreams; ++s) {
+    if (s < used) {
+      fetch_ahead(edge);
+      for (int k = 0; k < kTile; ++k) acc[s][k] = reducer.first(message(edge, k), edge - row_begin);
+      ++edge;
+    }
+  }
+  for (; edge + kStreams <= end; edge += kStreams) {
+    for (int s = 0; s < kStreams; ++s) {
+      fetch_ahead(edge + s);
+      for (int k = 0; k < kTile; ++k) {
+        reducer.step(acc[s][k], message(edge + s, k), edge + s - row_begin);
+      }
+    }
+  }
+  for (; edge < end; ++edge) {
+    for (int k = 0; k < kTile; ++k) reducer.step(acc[0][k], message(edge, k), edge - row_begin);
+  }
+  for (int k = 0; k < kTile; ++k) {
+    state[k] = acc[0][k];
+    for (int s = 1; s < kStreams; ++s) {
+      if (s < used) reducer.merge(state[k], acc[s][k]);
+    }
+  }
+}
+
+// Reduces edges [begin, end) of one row, calling finish(vector, state, lanes) for each vector.
+// The range must not be empty.
+template <class Reducer, class Weight, class Rows, class Finish>
+static inline void reduce_row(const Reducer& reducer, const Rows& rows, const Weight& weight,
+                              const Columns<typename Reducer::scalar>& columns, int64_t begin,
+                              int64_t end, int64_t row_begin, int64_t fetch_end,
+                              const Finish& finish) {
+  using compute_t = typename Reducer::scalar;
+  using State = typename Reducer::State;
+  if (columns.narrow()) {
+    State state[1];
+    reduce_tile<1, true>(reducer, state, rows, weight, columns, 0, begin, end, row_begin,
+                         fetch_end);
+    finish(int64_t{0}, state[0], static_cast<int>(columns.width));
+    return;
+  }
+  const int64_t count = columns.count();
+  int64_t vector = 0;
+  const auto tile = [&]<int kTile>() {
+    State state[kTile];
+    reduce_tile<kTile, false>(reducer, state, rows, weight, columns, vector, begin, end, row_begin,
+                              fetch_end);
+    for (int k = 0; k < kTile; ++k) finish(vector + k, state[k], kLanes<compute_t>);
+    vector += kTile;
+  };
+  while (count - vector >= 8) tile.template operator()<8>();
+  if (count - vector >= 4) tile.template operator()<4>();
+  if (count - vector >= 2) tile.template operator()<2>();
+  if (count - vector >= 1) tile.template operator()<1>();
+}
+
+// Writes the first `lanes` lanes.
+template <typename scalar_t>
+static inline void store_lanes(scalar_t* to, vec<compute_of<scalar_t>> value, int lanes) {
+  if (lanes == kLanes<compute_of<scalar_t>>) {
+    store(to, value);
+  } else {
+    store_first(to, value, lanes);
+  }
+}
+
+}  // namespace gnnkern::GNNKERN_ISA

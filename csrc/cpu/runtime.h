@@ -1,0 +1,36 @@
+// What the process knows about itself: instruction sets and threads.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace gnnkern {
+
+// The kernels of one instruction set.
+struct KernelTable {
+  const char* name;
+  void (*row_reduce)(const RowReduceArgs&);
+  void (*select_backward)(const SelectBackwardArgs&);
+  void (*sddmm)(const SddmmArgs&);
+  void (*segment_softmax)(const SegmentSoftmaxArgs&);
+  void (*segment_gather)(const SegmentGatherArgs&);
+  void (*gat_forward)(const GatForwardArgs&);
+  void (*gat_backward)(const GatBackwardArgs&);
+  void (*gat_pack)(const GatPackArgs&);
+};
+
+// The table in use: the best that this processor runs, unless another one was chosen.
+const KernelTable& kernels();
+
+// Compiled instruction sets that this processor runs, best first.
+std::vector<std::string> available_isas();
+
+// Throws std::invalid_argument for a name that is not available.
+void set_isa(const std::string& name);
+
+// Registers the handler that makes children of fork use one thread.
+void watch_fork();
+
+}  // namespace gnnkern

@@ -1,0 +1,159 @@
+// Softmax over the edges of a row, per head, on values staged as [edges, heads].
+#pragma once
+
+#include "items.h"
+#include "simd.h"
+
+namespace gnnkern::GNNKERN_ISA {
+
+// When the heads divide a vector, the values of a row are read as one flat array in which lane l
+// always belongs to head l % heads. Otherwise every head is walked by itself.
+template <typename compute_t>
+static inline bool heads_tile_vector(int64_t heads) {
+  return heads <= kLanes<compute_t> && kLanes<compute_t> % heads == 0;
+}
+
+// Combines the lanes that belong to one head; every lane receives its head's result.
+template <typename compute_t, class Combine>
+static inline vec<compute_t> combine_heads(vec<compute_t> value, int64_t heads,
+                                           const Combine& combine) {
+  const vec_mask<compute_t> lanes = lane_numbers<compute_t>();
+  for (int64_t step = heads; step < kLanes<compute_t>; step *= 2) {
+    value = combine(value, permute<compute_t>(value, lanes ^ static_cast<lane_int<compute_t>>(step)));
+  }
+  return value;
+}
+
+// Folds `count` values from `from` on into out[heads], starting at `initial`.
+template <typename compute_t, class Combine>
+static inline void fold_heads(const compute_t* from, int64_t count, int64_t heads,
+                              compute_t initial, const Combine& combine, compute_t* out) {
+  if (!heads_tile_vector<compute_t>(heads)) {
+    for (int64_t head = 0; head < heads; ++head) out[head] = initial;
+    for (int64_t i = 0; i < count; i += heads) {
+      for (int64_t head = 0; head < heads; ++head) {
+        out[head] = combine(out[head], from[i + head]);
+      }
+    }
+    return;
+  }
+  vec<compute_t> folded = broadcast(initial);
+  int64_t i = 0;
+  for (; i + kLanes<compute_t> <= count; i += kLanes<compute_t>) {
+    folded = combine(folded, load(from + i));
+  }
+  if (i < count) {
+    const auto valid = lane_numbers<compute_t>() < static_cast<lane_int<compute_t>>(count - i);
+    const vec<compute_t> rest = load_first(from + i, static_cast<int>(count - i));
+    folded = combine(folded, valid ? rest : broadcast(initial));
+  }
+  folded = combine_heads<compute_t>(folded, heads, combine);
+  store_first(out, folded, static_cast<int>(heads));
+}
+
+// values[i] = change(values[i], per_head[i % heads]).
+template <typename compute_t, class Change>
+static inline void change_heads(compute_t* values, int64_t count, int64_t heads,
+                                const compute_t* per_head, const Change& change) {
+  if (!heads_tile_vector<compute_t>(heads)) {
+    for (int64_t i = 0; i < count; i += heads) {
+      for (int64_t head = 0; head < heads; ++head) {
+        values[i + head] = change(values[i + head], per_head[head]);
+      }
+    }
+    return;
+  }
+  const vec_mask<compute_t> head_of_lane =
+      lane_numbers<compute_t>() & static_cast<lane_int<compute_t>>(heads - 1);
+  const vec<compute_t> head_values =
+      permute<compute_t>(load_first(per_head, static_cast<int>(heads)), head_of_lane);
+  int64_t i = 0;
+  for (; i + kLanes<compute_t> <= count; i += kLanes<compute_t>) {
+    store(values + i, change(load(values + i), head_values));
+  }
+  if (i < count) {
+    const int rest = static_cast<int>(count - i);
+    store_first(values + i, change(load_first(values + i, rest), head_values), rest);
+  }
+}
+
+template <typename compute_t>
+static inline void exp_flat(compute_t* values, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes<compute_t> <= count; i += kLanes<compute_t>) {
+    store(values + i, exp_nonpositive(load(values + i)));
+  }
+  if (i < count) {
+    const int rest = static_cast<int>(count - i);
+    store_first(values + i, exp_nonpositive(load_first(values + i, rest)), rest);
+  }
+}
+
+struct Larger {
+  template <typename T>
+  T operator()(T a, T b) const {
+    return a < b ? b : a;
+  }
+};
+struct Sum {
+  template <typename T>
+  T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+
+template <typename compute_t>
+inline constexpr compute_t kMinusInfinity = -__builtin_huge_val();
+
+// Per head: the largest score (0 where all are minus infinity, so that no difference is NaN) and the
+// sum of exp(score - largest).
+template <typename compute_t>
+struct SoftmaxStatistics {
+  compute_t* largest;  // [heads]
+  compute_t* sum;      // [heads]
+
+  static SoftmaxStatistics at(char* memory, int64_t place, int64_t heads) {
+    auto* from = reinterpret_cast<compute_t*>(memory) + place * 2 * heads;
+    return {from, from + heads};
+  }
+
+  // From the scores of some edges, which become exp(score - largest).
+  void take(compute_t* scores, int64_t edges, int64_t heads) const {
+    const int64_t count = edges * heads;
+    fold_heads(scores, count, heads, kMinusInfinity<compute_t>, Larger{}, largest);
+    for (int64_t head = 0; head < heads; ++head) {
+      if (largest[head] == kMinusInfinity<compute_t>) largest[head] = 0;
+    }
+    change_heads(scores, count, heads, largest, [](auto score, auto top) { return score - top; });
+    exp_flat(scores, count);
+    fold_heads(scores, count, heads, compute_t{0}, Sum{}, sum);
+  }
+
+  // An empty sum stands for no finite score: its `largest` says nothing.
+  void merge(const SoftmaxStatistics& later, int64_t heads) const {
+    for (int64_t head = 0; head < heads; ++head) {
+      if (later.sum[head] == 0) continue;
+      if (sum[head] == 0) {
+        largest[head] = later.largest[head];
+        sum[head] = later.sum[head];
+        continue;
+      }
+      const compute_t top = Larger{}(largest[head], later.largest[head]);
+      sum[head] = sum[head] * std::exp(largest[head] - top) +
+                  later.sum[head] * std::exp(later.largest[head] - top);
+      largest[head] = top;
+    }
+  }
+
+  compute_t log_sum_exp(int64_t head) const {
+    return sum[head] == 0 ? kMinusInfinity<compute_t> : largest[head] + std::log(sum[head]);
+  }
+};
+
+// 1 / sum, and 0 for a row without a finite score.
+template <typename compute_t>
+static inline compute_t softmax_scale(compute_t sum) {
+  return sum == 0 ? 0 : 1 / sum;
+}
+
+}  // namespace gnnkern::GNNKERN_ISA

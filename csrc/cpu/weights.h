@@ -1,0 +1,67 @@
+// Edge weights brought into CSR order and compute precision, one item at a time.
+#pragma once
+
+#include "items.h"
+#include "rows.h"
+
+namespace gnnkern::GNNKERN_ISA {
+
+// How the weights of an edge meet the columns of a row.
+enum class WeightForm { kNone, kEdge, kHead, kSpread };
+
+template <typename compute_t>
+static inline WeightForm weight_form(const void* weight, int64_t width, int64_t heads) {
+  if (!weight) return WeightForm::kNone;
+  if (heads == 1) return WeightForm::kEdge;
+  return (width / heads) % kLanes<compute_t> == 0 ? WeightForm::kHead : WeightForm::kSpread;
+}
+
+// Copies the `heads` values of the item's edges to `stage`. One tight loop: random reads of the
+// caller's order overlap here, where they would not between the rows of x.
+template <typename scalar_t>
+static inline void stage_edges(const Csr& csr, const scalar_t* values, int64_t heads,
+                               const PlanItem& item, compute_of<scalar_t>* stage) {
+  if (!csr.edge_id) {
+    convert(stage, values + item.edge_begin * heads, (item.edge_end - item.edge_begin) * heads);
+  } else if (heads == 1) {
+    for_each_caller_edge(csr, item, [&](int64_t, int64_t from) {
+      *stage++ = load_one(values + from);
+    });
+  } else {
+    for_each_caller_edge(csr, item, [&](int64_t, int64_t from) {
+      for (int64_t head = 0; head < heads; ++head) *stage++ = load_one(values + from * heads + head);
+    });
+  }
+}
+
+template <typename compute_t>
+static inline auto make_spread_weight(int64_t heads, const LaneHeads<compute_t>* table) {
+  return [=](const compute_t* staged, int64_t first_edge) {
+    return SpreadWeight<compute_t>{staged - first_edge * heads, heads, table};
+  };
+}
+
+// Calls body(make) with `make(staged, first_edge)` -> weight policy, whose edges count from
+// first_edge in `staged` [edges, heads].
+template <typename compute_t, class Body>
+static inline void dispatch_weight(WeightForm form, int64_t width, int64_t heads,
+                                   const LaneHeads<compute_t>* table, const Body& body) {
+  switch (form) {
+    case WeightForm::kNone:
+      return body([](const compute_t*, int64_t) { return NoWeight{}; });
+    case WeightForm::kEdge:
+      return body([](const compute_t* staged, int64_t first_edge) {
+        return EdgeWeight<compute_t>{staged - first_edge};
+      });
+    case WeightForm::kHead: {
+      const int64_t vectors_per_head = width / heads / kLanes<compute_t>;
+      return body([=](const compute_t* staged, int64_t first_edge) {
+        return HeadWeight<compute_t>{staged - first_edge * heads, heads, vectors_per_head};
+      });
+    }
+    case WeightForm::kSpread:
+      return body(make_spread_weight<compute_t>(heads, table));
+  }
+}
+
+}  // namespace gnnkern::GNNKERN_ISA

@@ -1,0 +1,30 @@
+"""Message passing for graph neural networks at the speed of the memory it lives in."""
+
+from gnnkern.backends import BackendUnavailable, use_backend
+from gnnkern.graph import Graph
+from gnnkern.ops import (
+    edge_softmax,
+    gat_attention,
+    scatter_reduce,
+    sddmm,
+    segment_gather,
+    segment_reduce,
+    segment_softmax,
+    spmm,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "Graph",
+    "edge_softmax",
+    "gat_attention",
+    "scatter_reduce",
+    "sddmm",
+    "segment_gather",
+    "segment_reduce",
+    "segment_softmax",
+    "spmm",
+    "use_backend",
+]

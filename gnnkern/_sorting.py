@@ -1,0 +1,127 @@
+"""Sorting, reversing and planning edges: in C++ on the CPU, in torch elsewhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gnnkern import _native
+
+__all__ = ["check_indptr", "make_plan", "max_degree", "reverse_csr", "sort_edges"]
+
+_LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
+
+
+def _native_runs(tensor: Tensor) -> bool:
+    return _native.native is not None and tensor.device.type == "cpu"
+
+
+def make_plan(indptr: Tensor, num_edges: int) -> Tensor:
+    """The row-chunk plan of a matrix; empty where the C++ kernels cannot run."""
+    if not _native_runs(indptr):
+        return torch.empty(0, dtype=torch.int64)
+    return _native.make_plan(indptr, num_edges)
+
+
+def max_degree(indptr: Tensor, plan: Tensor) -> int:
+    """The largest number of edges in a row."""
+    if plan.numel():
+        return _native.plan_max_degree(plan)
+    return int((indptr[1:] - indptr[:-1]).max()) if indptr.shape[0] > 1 else 0
+
+
+def check_indptr(who: str, indptr: Tensor, num_edges: int) -> None:
+    """ValueError where indptr does not go from 0 to num_edges without decreasing."""
+    first, last = int(indptr[0]), int(indptr[-1])
+    if first != 0 or last != num_edges:
+        raise ValueError(
+            f"{who}: indptr must go from 0 to the number of edges {num_edges}, got {first} to "
+            f"{last}"
+        )
+    falls = (indptr[1:] < indptr[:-1]).nonzero()
+    if falls.numel():
+        row = int(falls[0])
+        raise ValueError(
+            f"{who}: indptr must not decrease, got {int(indptr[row])}, {int(indptr[row + 1])} at "
+            f"row {row}"
+        )
+
+
+def sort_edges(
+    rows: Tensor,  # [E]
+    cols: Tensor | None,  # [E]
+    num_rows: int,
+    num_cols: int,
+    dtype: torch.dtype,
+) -> tuple[int, Tensor, Tensor, Tensor | None]:
+    """Stable sort by row: (first bad edge or -1, indptr, indices, edge_id or None if sorted)."""
+    if _native_runs(rows):
+        bad_edge, was_sorted, indptr, indices, edge_id = _native.sort_edges(
+            rows, cols, num_rows, num_cols, dtype
+        )
+        return bad_edge, indptr, indices, None if was_sorted else edge_id
+    bad = (rows < 0) | (rows >= num_rows)
+    if cols is not None:
+        bad |= (cols < 0) | (cols >= num_cols)
+    if bool(bad.any()):
+        return int(bad.nonzero()[0]), rows, rows, None
+    order = torch.argsort(rows, stable=True)
+    counts = torch.bincount(rows, minlength=num_rows)
+    indptr = torch.cat((counts.new_zeros(1), counts.cumsum(0))).to(dtype)
+    indices = rows.new_empty(0) if cols is None else cols[order]
+    was_sorted = bool((rows[1:] >= rows[:-1]).all())
+    return -1, indptr, indices.to(dtype), None if was_sorted else order.to(dtype)
+
+
+def reverse_csr(
+    indptr: Tensor,  # [num_rows + 1]
+    indices: Tensor,  # [E]
+    edge_id: Tensor | None,  # [E]
+    num_cols: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The transposed matrix; edges of a row keep the order of their old rows."""
+    if _native_runs(indptr):
+        return _native.reverse_csr(indptr, indices, edge_id, num_cols)
+    nodes = torch.arange(indptr.shape[0] - 1, device=indptr.device)
+    degree = (indptr[1:] - indptr[:-1]).long()
+    rows = torch.repeat_interleave(nodes, degree, output_size=indices.shape[0])
+    order = torch.argsort(indices, stable=True)
+    counts = torch.bincount(indices, minlength=num_cols)
+    rev_indptr = torch.cat((counts.new_zeros(1), counts.cumsum(0))).to(indptr.dtype)
+    rev_edge_id = order.to(indptr.dtype) if edge_id is None else edge_id[order]
+    return rev_indptr, rows[order].to(indptr.dtype), rev_edge_id
+
+
+# -- the reverse as a torch operator, for graphs that are first reversed inside torch.compile -------
+
+_LIBRARY.define(
+    "reverse_csr(Tensor indptr, Tensor indices, Tensor? edge_id, SymInt num_cols)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def _reverse_with_plan(
+    indptr: Tensor, indices: Tensor, edge_id: Tensor | None, num_cols: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    reversed_arrays = reverse_csr(indptr, indices, edge_id, num_cols)
+    return *reversed_arrays, make_plan(reversed_arrays[0], indices.shape[0])
+
+
+_LIBRARY.impl("reverse_csr", _reverse_with_plan, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("gnnkern::reverse_csr", lib=_LIBRARY)
+def _(
+    indptr: Tensor, indices: Tensor, edge_id: Tensor | None, num_cols: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    num_edges = indices.shape[0]
+    # The size of a plan follows from the counts (csrc/cpu/plan.h).
+    chunk = 2048
+    items = (2 * (num_cols + num_edges) + 3 * num_edges) // chunk + 2
+    length = 8 + 5 * items + 3 * (num_edges // chunk + 1)
+    return (
+        indptr.new_empty(num_cols + 1),
+        torch.empty_like(indices),
+        torch.empty_like(indices),
+        torch.empty(length, dtype=torch.int64),
+    )

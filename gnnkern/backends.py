@@ -1,0 +1,162 @@
+"""The choice among the implementations of an op, and the reasons for it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from gnnkern import _native
+from gnnkern.settings import backend_from_environment
+
+__all__ = [
+    "BackendUnavailable",
+    "Implementation",
+    "Query",
+    "choose",
+    "cpu_unsupported",
+    "report",
+    "use_backend",
+]
+
+BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class BackendUnavailable(RuntimeError):
+    """No implementation of an op can run, or the one asked for cannot."""
+
+
+class Query(NamedTuple):
+    """What a call looks like to the chooser."""
+
+    device_type: str
+    dtype: torch.dtype
+
+
+class Implementation(NamedTuple):
+    """One way to run an op."""
+
+    backend: str
+    launch: Callable[..., Any]
+    # The reasons why a call cannot run here; empty: it can.
+    unsupported: Callable[[Query], list[str]]
+
+
+def cpu_unsupported(query: Query) -> list[str]:
+    """Why the C++ kernels cannot run a call."""
+    reasons = []
+    if _native.native is None:
+        reasons.append(f"the C++ module did not load: {_native.native_error}")
+    if query.device_type != "cpu":
+        reasons.append(f"it runs on CPU tensors, got {query.device_type}")
+    if query.dtype not in FLOAT_DTYPES:
+        reasons.append(f"it takes {', '.join(map(str, FLOAT_DTYPES))}, got {query.dtype}")
+    return reasons
+
+
+def reference_unsupported(query: Query) -> list[str]:
+    """Plain torch runs wherever torch does."""
+    return []
+
+
+class _Forced(threading.local):
+    """The backend that `use_backend` put in force in this thread."""
+
+    name = backend_from_environment()
+
+
+_forced = _Forced()
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op inside the block, in this thread, on one backend.
+
+    Args:
+        name: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Raises:
+        ValueError: the name is none of these.
+        BackendUnavailable: by an op inside the block, where the backend cannot run it.
+    """
+    _check_name("use_backend", name)
+    previous = _forced.name
+    _forced.name = name
+    try:
+        yield
+    finally:
+        _forced.name = previous
+
+
+def _check_name(who: str, name: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{who}: backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+
+
+def choose(
+    op: str, implementations: Sequence[Implementation], query: Query, backend: str | None
+) -> Implementation:
+    """The implementation that runs a call.
+
+    With "auto" the first one without a reason against it; landing on the reference that way gives
+    one warning, since it is slow.
+
+    Raises:
+        ValueError: `backend` is no backend's name.
+        BackendUnavailable: nothing can run; the message lists every backend with its reasons.
+    """
+    wanted = _forced.name if backend is None else backend
+    for implementation in implementations:
+        if wanted in ("auto", implementation.backend) and not implementation.unsupported(query):
+            if wanted == "auto" and implementation.backend == "reference":
+                _warn_slow(op, _list_reasons(implementations, query))
+            return implementation
+    _check_name(op, wanted)
+    raise BackendUnavailable(
+        f"{op}: backend {wanted!r} cannot run on {query.device_type} with {query.dtype}:\n"
+        + _list_reasons(implementations, query)
+    )
+
+
+def _list_reasons(implementations: Sequence[Implementation], query: Query) -> str:
+    lines = []
+    present = {implementation.backend for implementation in implementations}
+    for implementation in implementations:
+        reasons = implementation.unsupported(query)
+        lines.append(f"  {implementation.backend}: {'; '.join(reasons) or 'can run'}")
+    lines += [f"  {name}: not implemented for this op" for name in BACKENDS[1:]
+              if name not in present]
+    return "\n".join(lines)
+
+
+_warned: set[str] = set()
+
+
+def _warn_slow(op: str, reasons: str) -> None:
+    if torch.compiler.is_compiling() or op in _warned:
+        return
+    _warned.add(op)
+    warnings.warn(
+        f"{op} runs on its slow reference (name it with backend='reference' to accept that):\n"
+        + reasons,
+        stacklevel=4,
+    )
+
+
+def report(device_type: str = "cpu") -> list[tuple[str, str, list[str]]]:
+    """(op, backend, reasons why it cannot run) for every op and backend, float32."""
+    from gnnkern import ops
+
+    query = Query(device_type, torch.float32)
+    rows = []
+    for op, implementations in ops.implementations().items():
+        known = {implementation.backend: implementation for implementation in implementations}
+        for name in BACKENDS[1:]:
+            reasons = known[name].unsupported(query) if name in known else ["not implemented yet"]
+            rows.append((op, name, reasons))
+    return rows

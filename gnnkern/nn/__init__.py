@@ -1,0 +1,7 @@
+"""Layers that own parameters and nothing else; PyG's constructors, forwards and state_dicts."""
+
+from gnnkern.nn.gat_conv import GATConv
+from gnnkern.nn.gcn_conv import GCNConv
+from gnnkern.nn.sage_conv import SAGEConv
+
+__all__ = ["GATConv", "GCNConv", "SAGEConv"]

@@ -1,0 +1,33 @@
+"""The public operators, one file each."""
+
+from __future__ import annotations
+
+import importlib
+
+from gnnkern.backends import Implementation
+from gnnkern.ops.edge_softmax import edge_softmax
+from gnnkern.ops.gat_attention import gat_attention
+from gnnkern.ops.scatter_reduce import scatter_reduce
+from gnnkern.ops.sddmm import sddmm
+from gnnkern.ops.segment_gather import segment_gather
+from gnnkern.ops.segment_reduce import segment_reduce
+from gnnkern.ops.segment_softmax import segment_softmax
+from gnnkern.ops.spmm import spmm
+
+__all__ = [
+    "edge_softmax",
+    "gat_attention",
+    "scatter_reduce",
+    "sddmm",
+    "segment_gather",
+    "segment_reduce",
+    "segment_softmax",
+    "spmm",
+]
+
+
+def implementations() -> dict[str, tuple[Implementation, ...]]:
+    """The table of implementations of every op."""
+    return {
+        name: importlib.import_module(f"gnnkern.ops.{name}").IMPLEMENTATIONS for name in __all__
+    }

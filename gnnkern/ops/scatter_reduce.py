@@ -1,0 +1,266 @@
+"""scatter_reduce: rows reduced into the group that an unsorted index names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnkern import _native, _sorting
+from gnnkern._native import Csr
+from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.ops._checks import check_floats, check_option, query_of
+from gnnkern.ops._operator import define, first_derivative_only, needs_gradient
+from gnnkern.ops._segments import mul_gradient
+from gnnkern.reference.scatter_reduce import scatter_reduce_reference
+
+__all__ = ["scatter_reduce"]
+
+REDUCES = ("sum", "mean", "max", "min", "mul")
+
+
+def scatter_reduce_cpu(
+    x: Tensor,  # [E, ...]
+    index: Tensor,  # [E]
+    num_segments: int,
+    reduce: str,
+    argument: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """A stable counting sort of the index, then the C++ row reduction."""
+    return _native.row_reduce(_rows_by_group(index, num_segments), x, None, reduce, argument)
+
+
+def _rows_by_group(index: Tensor, num_segments: int) -> Csr:
+    dtype = torch.int32 if max(index.shape[0], num_segments) < 2**31 - 1 else torch.int64
+    bad, _, indptr, _, order = _native.sort_edges(index, None, num_segments, 0, dtype)
+    if bad >= 0:
+        raise ValueError(
+            f"scatter_reduce: index must be in [0, num_segments={num_segments}), got "
+            f"{int(index[bad])} at position {bad}"
+        )
+    return Csr(indptr, order, None, _sorting.make_plan(indptr, index.shape[0]))
+
+
+IMPLEMENTATIONS = (
+    Implementation("cpu", scatter_reduce_cpu, cpu_unsupported),
+    Implementation("reference", scatter_reduce_reference, reference_unsupported),
+)
+
+# -- torch operators -------------------------------------------------------------------------------
+
+_LAUNCH = {"cpu": scatter_reduce_cpu}
+
+
+def _scatter_reduce(
+    x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
+) -> Tensor:
+    return _LAUNCH[backend](x, index, num_segments, reduce)[0]
+
+
+_scatter_reduce_op = define(
+    "scatter_reduce",
+    "(Tensor x, Tensor index, SymInt num_segments, str reduce, str backend) -> Tensor",
+    _scatter_reduce,
+    lambda x, index, num_segments, reduce, backend: x.new_empty((num_segments, *x.shape[1:])),
+)
+
+
+def _scatter_select(
+    x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
+) -> tuple[Tensor, Tensor]:
+    """The result and, for each of its elements, the row of x that won (-1: none), int64."""
+    csr = _rows_by_group(index, num_segments)
+    out, argument = _native.row_reduce(csr, x, None, reduce, torch.int32)
+    assert argument is not None
+    if x.shape[0] == 0 or argument.numel() == 0:
+        return out, argument.long().fill_(-1)
+    shape = (-1, *[1] * (x.dim() - 1))
+    position = csr.indptr[:-1].long().view(shape) + argument.clamp(min=0)
+    # A group without rows at the very end would point one past the last position.
+    winner = csr.indices[position.clamp(max=x.shape[0] - 1)].long()
+    return out, torch.where(argument < 0, -1, winner)
+
+
+_scatter_select_op = define(
+    "scatter_select",
+    "(Tensor x, Tensor index, SymInt num_segments, str reduce, str backend) -> (Tensor, Tensor)",
+    _scatter_select,
+    lambda x, index, num_segments, reduce, backend: (
+        x.new_empty((num_segments, *x.shape[1:])),
+        x.new_empty((num_segments, *x.shape[1:]), dtype=torch.int64),
+    ),
+)
+
+# -- gradients -------------------------------------------------------------------------------------
+
+
+class _ScatterSum(torch.autograd.Function):
+    """The gradient of a group's sum goes to each of its rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
+    ) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.num_segments = num_segments
+        ctx.reduce = reduce
+        ctx.backend = backend
+        out: Tensor = _scatter_reduce_op(x, index, num_segments, reduce, backend)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (index,) = ctx.saved_tensors
+        if ctx.reduce == "mean":
+            count = torch.bincount(index, minlength=ctx.num_segments).clamp(min=1)
+            grad = grad / count.to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
+        # Differentiating the gather again is a scatter sum, so every derivative is there.
+        return _GatherRows.apply(grad, index, ctx.num_segments, ctx.backend), *[None] * 4
+
+
+class _GatherRows(torch.autograd.Function):
+    """The gradient of a gather is the scatter sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, index: Tensor, num_segments: int, backend: str
+    ) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.num_segments = num_segments
+        ctx.backend = backend
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (index,) = ctx.saved_tensors
+        return _scatter_sum(grad, index, ctx.num_segments, "sum", ctx.backend), None, None, None
+
+
+def _scatter_sum(
+    x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
+) -> Tensor:
+    if needs_gradient(x):
+        out: Tensor = _ScatterSum.apply(x, index, num_segments, reduce, backend)
+        return out
+    out = _scatter_reduce_op(x, index, num_segments, reduce, backend)
+    return out
+
+
+class _ScatterSelect(torch.autograd.Function):
+    """Only the row that won a maximum or minimum receives its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
+    ) -> Tensor:
+        out, winner = _scatter_select_op(x, index, num_segments, reduce, backend)
+        ctx.save_for_backward(x, winner)
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, winner = ctx.saved_tensors
+        # A row wins an element for its own group alone: no two winners meet.
+        grad_x = grad.new_zeros((x.shape[0] + 1, *x.shape[1:]))
+        target = torch.where(winner < 0, x.shape[0], winner)
+        grad_x = grad_x.scatter(0, target, grad)[: x.shape[0]]
+        (grad_x,) = first_derivative_only("scatter_reduce with max or min", (grad_x,), (grad, x))
+        return grad_x, *[None] * 4
+
+
+class _ScatterMul(torch.autograd.Function):
+    """The gradient of a product is the product of the others."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, num_segments: int, backend: str) -> Tensor:
+        ctx.save_for_backward(x, index)
+        ctx.num_segments = num_segments
+        ctx.backend = backend
+        out: Tensor = _scatter_reduce_op(x, index, num_segments, "mul", backend)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, index = ctx.saved_tensors
+        with torch.no_grad():
+            grad_x = mul_gradient(
+                x,
+                grad,
+                lambda values, reduce: _scatter_reduce_op(
+                    values, index, ctx.num_segments, reduce, ctx.backend
+                ),
+                lambda rows: rows.index_select(0, index),
+            )
+        (grad_x,) = first_derivative_only("scatter_reduce with mul", (grad_x,), (grad, x))
+        return grad_x, None, None, None
+
+
+# -- public ----------------------------------------------------------------------------------------
+
+
+def scatter_reduce(
+    x: Tensor,  # [E, ...]
+    index: Tensor,  # [E]
+    *,
+    num_segments: int | None = None,
+    reduce: str = "sum",
+    backend: str | None = None,
+) -> Tensor:  # [num_segments, ...]
+    """Reduce the rows e of x with `index[e] == i` into row i.
+
+    Args:
+        x: [E, ...] rows in any order.
+        index: [E] int32 or int64 group of each row.
+        num_segments: Number of groups; by default one more than the largest index.
+        reduce: "sum", "mean", "max", "min" or "mul".
+        backend: Where to run; by default the fastest that can.
+
+    Returns:
+        [num_segments, ...], the dtype of x. An empty group gets 0, or 1 for "mul".
+
+    Numerics: rows are reduced in their order, halves in float32, rounded once. NaN propagates; of
+    equal values the first wins a max or min and takes the whole gradient. Bitwise repeatable.
+
+    Gradients: of x, by any number of derivatives for sum and mean, otherwise once.
+
+    Cost: a stable counting sort of the index (no atomics), then one gather of x. Where an index is
+    used again and again, build a `Graph` or use `segment_reduce`.
+
+    Raises:
+        TypeError: x is not floating or index not of integers.
+        ValueError: a shape, device or option is wrong, or an index is out of range; the first such
+            position is named.
+        BackendUnavailable: `backend` cannot run this call.
+
+    Source: scatter of torch_scatter.
+    """
+    check_floats("scatter_reduce", getattr(x, "device", torch.device("cpu")), x=x)
+    if not isinstance(index, Tensor):
+        raise TypeError(f"scatter_reduce: index must be a tensor, got {type(index).__name__}")
+    if index.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"scatter_reduce: index must be int32 or int64, got {index.dtype}")
+    if x.dim() == 0 or tuple(index.shape) != (x.shape[0],):
+        raise ValueError(
+            f"scatter_reduce: index must have shape [E] for x of shape [E, ...], got "
+            f"{list(index.shape)} and {list(x.shape)}"
+        )
+    if index.device != x.device:
+        raise ValueError(f"scatter_reduce: index must be on {x.device}, got {index.device}")
+    check_option("scatter_reduce", "reduce", reduce, REDUCES)
+    if num_segments is None:
+        num_segments = int(index.max()) + 1 if index.numel() else 0
+        num_segments = max(num_segments, 0)
+    if num_segments < 0:
+        raise ValueError(f"scatter_reduce: num_segments must not be negative, got {num_segments}")
+    implementation = choose("scatter_reduce", IMPLEMENTATIONS, query_of(x), backend)
+    name = implementation.backend
+    if name == "reference":
+        return scatter_reduce_reference(x, index, num_segments, reduce)
+    if reduce in ("sum", "mean") or not needs_gradient(x):
+        return _scatter_sum(x, index, num_segments, reduce, name)
+    if reduce == "mul":
+        out: Tensor = _ScatterMul.apply(x, index, num_segments, name)
+    else:
+        out = _ScatterSelect.apply(x, index, num_segments, reduce, name)
+    return out

@@ -1,0 +1,69 @@
+"""Progress of trainings: a bar on a terminal, a few plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Lines per training where the output is not a terminal.
+_PLAIN_LINES = 4
+_LONG_SECONDS = 10.0
+
+
+class Epoch(NamedTuple):
+    """Where a training stands."""
+
+    epoch: int  # from 1
+    epochs: int
+    loss: float
+    val: float
+
+
+@contextlib.contextmanager
+def training_progress(title: str, *, enabled: bool = True) -> Iterator[Callable[[Epoch], None]]:
+    """Yield a function to call after each epoch; it shows the progress on standard error."""
+    if not enabled:
+        yield lambda epoch: None
+        return
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield _SparseLines(console, title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, state="")
+
+        def show(epoch: Epoch) -> None:
+            bar.update(task, completed=epoch.epoch, total=epoch.epochs, state=_state(epoch))
+
+        yield show
+
+
+class _SparseLines:
+    """Prints a few lines per training, and one where nothing was said for long."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title = console, title
+        self._said = time.monotonic()
+
+    def __call__(self, epoch: Epoch) -> None:
+        step = max(epoch.epochs // _PLAIN_LINES, 1)
+        quiet = time.monotonic() - self._said > _LONG_SECONDS
+        if epoch.epoch % step == 0 or epoch.epoch == epoch.epochs or quiet:
+            line = f"{self._title}: epoch {epoch.epoch}/{epoch.epochs}, {_state(epoch)}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+            self._said = time.monotonic()
+
+
+def _state(epoch: Epoch) -> str:
+    return f"loss {epoch.loss:.4f}, validation {epoch.val:.4f}"

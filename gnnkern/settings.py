@@ -1,0 +1,17 @@
+"""Every environment variable the project reads; each has a Python way too."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["backend_from_environment", "isa_from_environment"]
+
+
+def backend_from_environment() -> str:
+    """`GNNKERN_BACKEND`: the backend used where none is named (see `use_backend`)."""
+    return os.environ.get("GNNKERN_BACKEND", "auto")
+
+
+def isa_from_environment() -> str | None:
+    """`GNNKERN_ISA`: the instruction set of the CPU kernels (see `gnnkern._native.set_isa`)."""
+    return os.environ.get("GNNKERN_ISA")

@@ -1,0 +1,24 @@
+"""Settings of every test: two threads, fixed seeds, repeatable property tests."""
+
+import hypothesis
+import pytest
+import torch
+from helpers.checks import poisoned_memory
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _pinned_threads_and_seed():
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def poison():
+    """Fills uninitialised memory with NaN, so that an unwritten element shows."""
+    with poisoned_memory():
+        yield

@@ -1,0 +1,106 @@
+"""Compares a layer with PyG's of the same name: values, gradients, parameter names both ways."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import gnnkern
+
+# PyG sums in another order; float64 tells a wrong formula from a different rounding.
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
+DTYPES = tuple(TOLERANCE)
+
+Features = Tensor | tuple[Tensor, Tensor | None]
+
+
+def awkward_edges(num_src: int = 12, num_dst: int = 12, num_edges: int = 60) -> Tensor:  # [2, E]
+    """Return edges with loops and repeats where nodes 3 and the last have none at all.
+
+    No loop is repeated: PyG writes the weight of each onto its node, the last one stays, but torch
+    gives the gradient to all of them.
+    """
+    generator = torch.Generator().manual_seed(3)
+    source = torch.randint(num_src - 1, (num_edges,), generator=generator)
+    destination = torch.randint(num_dst - 1, (num_edges,), generator=generator)
+    edge_index = torch.stack([source, destination])
+    edge_index = edge_index[:, source != destination]
+    edge_index[:, :3] = torch.tensor([[5], [2]])
+    loops = torch.tensor([[1, 0, 6], [1, 0, 6]])
+    edge_index = torch.cat([edge_index[:, :8], loops, edge_index[:, 8:]], dim=1)
+    return edge_index[:, (edge_index != 3).all(0)]
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() and value.layout is torch.strided else []
+    if isinstance(value, tuple):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return []
+
+
+def _fresh(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_fresh(item) for item in value)
+    if isinstance(value, Tensor) and value.is_floating_point() and value.layout is torch.strided:
+        return value.detach().clone().requires_grad_()
+    return value
+
+
+def _run(layer: nn.Module, x: Features, edges: Any, options: dict[str, Any]) -> list[Tensor]:
+    """Return outputs, then the gradients of x, of edge tensors and of every parameter."""
+    x, options = _fresh(x), {name: _fresh(value) for name, value in options.items()}
+    layer.zero_grad()
+    outputs = layer(x, edges, **options)
+    outputs = _leaves(outputs if isinstance(outputs, tuple) else (outputs,))
+    generator = torch.Generator().manual_seed(11)
+    loss = sum(
+        (out * torch.randn(out.shape, generator=generator, dtype=out.dtype)).sum()
+        for out in outputs
+    )
+    loss.backward()
+    leaves = _leaves(x) + [leaf for value in options.values() for leaf in _leaves(value)]
+    gradients = [leaf.grad for leaf in leaves]
+    gradients += [parameter.grad for _, parameter in sorted(layer.named_parameters())]
+    gradients = [torch.zeros(1) if gradient is None else gradient for gradient in gradients]
+    return [out.detach() for out in outputs] + gradients
+
+
+def assert_same_layer(
+    ours: nn.Module,
+    theirs: nn.Module,
+    x: Features,
+    edges: Tensor,
+    num_nodes: tuple[int, int],
+    dtype: torch.dtype,
+    **options: Any,
+) -> None:
+    """Assert that both layers agree once they share a `state_dict`, for a Graph and for `edges`."""
+    assert repr(ours) == repr(theirs)
+    assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.uniform_(-1, 1)
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+
+    if isinstance(x, tuple):
+        x = tuple(None if part is None else part.to(dtype) for part in x)
+    else:
+        x = x.to(dtype)
+    options = {
+        name: value.to(dtype) if isinstance(value, Tensor) else value
+        for name, value in options.items()
+    }
+    expected = _run(theirs, x, edges, options)
+    if edges.layout is torch.strided:
+        graph = gnnkern.Graph.from_edge_index(edges, num_nodes)
+    else:
+        graph = gnnkern.Graph.from_torch_sparse(edges)
+    inputs = [edges, graph] if edges.layout is torch.strided or not options else [edges]
+    for given in inputs:
+        actual = _run(ours, x, given, options)
+        assert len(actual) == len(expected)
+        for mine, other in zip(actual, expected, strict=True):
+            torch.testing.assert_close(mine, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])

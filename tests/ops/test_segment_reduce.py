@@ -1,0 +1,301 @@
+import pytest
+import torch
+from helpers.cases import (
+    Call,
+    each_backend,
+    each_dtype,
+    each_index_dtype,
+    each_layout,
+    each_width,
+    normal,
+)
+from helpers.checks import (
+    check_autocast,
+    check_compiled,
+    check_gradcheck,
+    check_gradient,
+    check_no_second_derivative,
+    check_operators,
+    check_repeatable,
+    check_second_derivative,
+    check_value,
+)
+from helpers.graphs import GRAPHS, segments
+from helpers.rejects import bad_choices, bad_floats, bad_indices, check_rejects, each_reject
+from helpers.tolerance import HALVES
+
+import gnnkern
+from gnnkern.reference.segment_reduce import segment_reduce_reference
+
+REDUCES = ("sum", "mean", "max", "min", "mul")
+
+reduce_backends = each_backend("segment_reduce")
+each_reduce = pytest.mark.parametrize("reduce", REDUCES)
+each_trailing = pytest.mark.parametrize("trailing", [(), (5,), (2, 3)], ids=["1d", "2d", "3d"])
+
+
+def reduce_call(indptr, trailing, reduce="sum", dtype=torch.float32):
+    x = normal(int(indptr[-1]), *trailing)
+    if reduce == "mul":
+        # Factors near 1 and -1, so that thousands of them neither overflow nor vanish.
+        x = x.sign() * (0.01 * x).exp()
+
+    def op(x, *, backend):
+        return gnnkern.segment_reduce(x, indptr, reduce=reduce, backend=backend)
+
+    def reference(x):
+        return segment_reduce_reference(x, indptr, reduce)
+
+    return Call(op, reference, (x,)).to(dtype)
+
+
+# Value and gradient
+
+
+@reduce_backends
+@each_reduce
+@each_width
+def test_value_and_gradient_at_every_width(backend, reduce, width):
+    check_gradient(reduce_call(segments("power_law"), (width,), reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+@each_dtype
+@pytest.mark.parametrize("trailing", [(), (8,), (33,), (3, 43)], ids=["1d", "8", "33", "3x43"])
+def test_value_and_gradient_of_every_dtype(backend, reduce, dtype, trailing):
+    check_gradient(reduce_call(segments("power_law"), trailing, reduce, dtype), backend)
+
+
+@reduce_backends
+@each_reduce
+@pytest.mark.parametrize("name", GRAPHS)
+@each_trailing
+def test_value_and_gradient_on_every_graph(backend, reduce, name, trailing):
+    check_gradient(reduce_call(segments(name), trailing, reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+@pytest.mark.parametrize("dtype", HALVES)
+def test_long_segments_of_halves_are_reduced_in_float32(backend, reduce, dtype):
+    check_value(reduce_call(segments("long_rows"), (8,), reduce, dtype), backend)
+
+
+@reduce_backends
+@each_reduce
+@each_index_dtype
+@pytest.mark.parametrize("name", ["empty", "no_edges", "power_law"])
+def test_index_dtypes(backend, reduce, index_dtype, name):
+    check_gradient(reduce_call(segments(name, index_dtype), (8,), reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+@each_layout
+@each_trailing
+def test_layouts(backend, reduce, layout, trailing):
+    call = reduce_call(segments("bipartite"), trailing, reduce).laid_out(layout)
+    check_gradient(call, backend, upstream_layout="transposed")
+
+
+@reduce_backends
+@each_reduce
+def test_strided_indptr(backend, reduce):
+    indptr = segments("bipartite")
+    strided = torch.stack([indptr, -indptr], dim=1)[:, 0]
+    check_gradient(reduce_call(strided, (3,), reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+def test_gradient_of_a_sum(backend, reduce):
+    call = reduce_call(segments("power_law"), (33,), reduce)
+    check_gradient(call, backend, upstream_layout="expanded")
+
+
+@reduce_backends
+@each_reduce
+@each_trailing
+def test_gradcheck(backend, reduce, trailing):
+    check_gradcheck(reduce_call(segments("isolated_ends"), trailing, reduce), backend)
+
+
+@reduce_backends
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_second_derivative(backend, reduce):
+    check_second_derivative(reduce_call(segments("isolated_ends"), (2,), reduce), backend)
+
+
+@reduce_backends
+@pytest.mark.parametrize("reduce", ["max", "min", "mul"])
+def test_no_second_derivative(backend, reduce):
+    check_no_second_derivative(reduce_call(segments("isolated_ends"), (2,), reduce), backend)
+
+
+# Values worked out by hand
+
+
+@reduce_backends
+@pytest.mark.parametrize(
+    "reduce, expected",
+    [
+        ("sum", [0.0, -6.0, 0.0, 8.0]),
+        ("mean", [0.0, -2.0, 0.0, 4.0]),
+        # The maximum of a segment is negative: a running maximum that starts at 0 shows.
+        ("max", [0.0, -1.0, 0.0, 6.0]),
+        ("min", [0.0, -3.0, 0.0, 2.0]),
+        ("mul", [1.0, -6.0, 1.0, 12.0]),
+    ],
+)
+def test_by_hand(backend, reduce, expected):
+    x = torch.tensor([-1.0, -3.0, -2.0, 6.0, 2.0])
+    indptr = torch.tensor([0, 0, 3, 3, 5])
+    out = gnnkern.segment_reduce(x, indptr, reduce=reduce, backend=backend)
+    assert out.tolist() == expected
+
+
+@reduce_backends
+@pytest.mark.parametrize(
+    "x, expected",
+    [
+        ([2.0, 3.0, 4.0], [12.0, 8.0, 6.0]),
+        ([2.0, 0.0, 4.0], [0.0, 8.0, 0.0]),
+        ([0.0, 0.0, 4.0], [0.0, 0.0, 0.0]),
+        ([-0.0, 3.0, 4.0], [12.0, 0.0, 0.0]),
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]),
+    ],
+)
+def test_gradient_of_a_product_with_zeros(backend, x, expected):
+    # The gradient is the product of the others, where dividing by x would give NaN.
+    x = torch.tensor([*x, 5.0], requires_grad=True)
+    indptr = torch.tensor([0, 3, 3, 4])
+    gnnkern.segment_reduce(x, indptr, reduce="mul", backend=backend).sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([*expected, 1.0]), rtol=1e-6, atol=0)
+
+
+# Ties, NaN and infinities
+
+
+@reduce_backends
+@pytest.mark.parametrize("reduce", ["max", "min"])
+@pytest.mark.parametrize("name", ["dense_small", "power_law", "long_rows"])
+def test_the_first_row_wins_a_tie(backend, reduce, name):
+    indptr = segments(name)
+    x = torch.full((int(indptr[-1]), 3), -2.0, requires_grad=True)
+    gnnkern.segment_reduce(x, indptr, reduce=reduce, backend=backend).sum().backward()
+    expected = torch.zeros_like(x)
+    expected[indptr[:-1][indptr.diff() > 0]] = 1
+    assert torch.equal(x.grad, expected)
+
+
+@reduce_backends
+@pytest.mark.parametrize("reduce", ["max", "min"])
+@pytest.mark.parametrize("name", ["dense_small", "long_rows"])
+@each_dtype
+def test_many_ties(backend, reduce, name, dtype):
+    check_gradient(reduce_call(segments(name), (33,), reduce, dtype).on_grid(), backend)
+
+
+@reduce_backends
+@each_reduce
+@each_dtype
+@pytest.mark.parametrize("name", ["power_law", "long_rows"])
+def test_nan_propagates(backend, reduce, dtype, name):
+    call = reduce_call(segments(name), (33,), reduce, dtype)
+    call.tensors[0][7, ::2] = float("nan")
+    call.tensors[0][9, ::3] = float("nan")
+    check_gradient(call, backend)
+    assert call.run(*call.tensors, backend=backend).isnan().any()
+
+
+@reduce_backends
+@pytest.mark.parametrize("reduce", ["max", "min"])
+def test_the_first_nan_wins(backend, reduce):
+    nan = float("nan")
+    x = torch.tensor([1.0, nan, 5.0, nan, -5.0], requires_grad=True)
+    out = gnnkern.segment_reduce(x, torch.tensor([0, 5]), reduce=reduce, backend=backend)
+    assert out.isnan().all()
+    out.sum().backward()
+    assert x.grad.tolist() == [0, 1, 0, 0, 0]
+
+
+@reduce_backends
+@pytest.mark.parametrize("reduce", ["max", "min"])
+@pytest.mark.parametrize("infinity", [float("inf"), -float("inf")])
+def test_infinities_are_values_like_others(backend, reduce, infinity):
+    call = reduce_call(segments("bipartite"), (8,), reduce)
+    call.tensors[0][::2] = infinity
+    check_gradient(call, backend)
+    call.tensors[0][:] = infinity
+    check_gradient(call, backend)
+
+
+# Everything else
+
+
+@reduce_backends
+@each_reduce
+@pytest.mark.parametrize("name", ["power_law", "long_rows"])
+@pytest.mark.parametrize("width", [1, 64])
+def test_repeatable(backend, reduce, name, width):
+    check_repeatable(reduce_call(segments(name), (width,), reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+def test_compiles(backend, reduce):
+    check_compiled(reduce_call(segments("bipartite"), (8,), reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+@each_trailing
+def test_operators(backend, reduce, trailing):
+    check_operators(reduce_call(segments("bipartite"), trailing, reduce), backend)
+
+
+@reduce_backends
+@each_reduce
+def test_autocast(backend, reduce):
+    check_autocast(reduce_call(segments("power_law"), (16,), reduce), backend)
+
+
+X, INDPTR = torch.ones(6, 2), torch.tensor([0, 2, 2, 6])
+
+
+@reduce_backends
+@each_reject(
+    bad_floats("x", X, (), (5, 2), (7, 2)),
+    bad_indices("indptr", INDPTR, (), (0,), (4, 1)),
+    bad_choices("reduce", "median", "prod", "Sum ", ""),
+)
+def test_rejects(backend, reject):
+    arguments = {"x": X, "indptr": INDPTR, "reduce": "sum"}
+    check_rejects(gnnkern.segment_reduce, arguments, reject, backend)
+
+
+@reduce_backends
+@each_reduce
+@each_index_dtype
+@pytest.mark.parametrize(
+    "indptr", [[0, 2, 2, 5], [0, 2, 2, 7], [1, 2, 2, 6], [0, 4, 3, 6], [0, -1, 2, 6], [0, 9, 2, 6]]
+)
+def test_rejects_boundaries_that_are_not_those_of_x(backend, reduce, index_dtype, indptr):
+    with pytest.raises(ValueError, match=r"segment_reduce: .*indptr"):
+        gnnkern.segment_reduce(
+            X, torch.tensor(indptr, dtype=index_dtype), reduce=reduce, backend=backend
+        )
+
+
+@pytest.mark.big
+@pytest.mark.parametrize("reduce", ["sum", "max"])
+def test_big(reduce):
+    # 2^31 elements of input and more: the last rows lie beyond every 32-bit offset.
+    num_rows, width = 2**20 + 4, 2**11
+    x = torch.zeros(num_rows, width, dtype=torch.bfloat16)
+    x[-1], x[-2] = 3, 2
+    indptr = torch.tensor([0, num_rows - 2, num_rows - 2, num_rows])
+    out = gnnkern.segment_reduce(x, indptr, reduce=reduce, backend="cpu")
+    assert (out[:2] == 0).all()
+    assert (out[2] == (5 if reduce == "sum" else 3)).all()

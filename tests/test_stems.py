@@ -1,0 +1,68 @@
+"""One op, one stem: every file of every op is where its name says."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers.cases import OPS
+
+import gnnkern
+
+ROOT = Path(__file__).parent.parent
+
+# Kernels that share one source because they are one loop: a reduction over the rows of a segment.
+SHARED_SOURCES = {
+    "spmm": "row_reduce",
+    "segment_reduce": "row_reduce",
+    "scatter_reduce": "row_reduce",
+}
+
+# Modules of `reference/` that several ops use and none is named after.
+REFERENCE_PARTS = {"philox"}
+
+FILES = {
+    "op": "gnnkern/ops/{op}.py",
+    "reference": "gnnkern/reference/{op}.py",
+    "kernel": "csrc/cpu/{source}.cpp",
+    "test": "tests/ops/test_{op}.py",
+    "bench": "bench/bench_{op}.py",
+}
+
+
+def public_stems(folder):
+    return {path.stem for path in (ROOT / folder).glob("[!_]*.py")}
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("kind", FILES)
+def test_every_op_has_its_files(op, kind):
+    path = FILES[kind].format(op=op, source=SHARED_SOURCES.get(op, op))
+    assert (ROOT / path).is_file(), f"{op}: {path} is missing"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_is_public_under_its_name(op):
+    assert op in gnnkern.__all__
+    assert getattr(gnnkern, op).__name__ == op
+
+
+def test_every_op_is_tested():
+    assert public_stems("gnnkern/ops") == set(OPS)
+    assert public_stems("gnnkern/reference") - REFERENCE_PARTS == set(OPS)
+    assert {path.stem for path in (ROOT / "tests/ops").glob("test_*.py")} == {
+        f"test_{op}" for op in OPS
+    }
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_reference_and_the_launchers_carry_the_name(op):
+    # Three hops from the public name to the kernel, and every hop has the name in it.
+    reference = functions_of(ROOT / f"gnnkern/reference/{op}.py")
+    assert f"{op}_reference" in reference
+    defined = functions_of(ROOT / f"gnnkern/ops/{op}.py")
+    assert {op, f"{op}_cpu"} <= defined
+
+
+def functions_of(path):
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
