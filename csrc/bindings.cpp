@@ -117,7 +117,7 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   const CsrArgument csr(csr_fields);
   RowReduceArgs args{csr.csr,        scalar_type(dtype), at(x), x_stride,
                      width,          at(weight),         heads, reduction(reduce),
-                     at(out),        at(argument),       argument_size(argument_bytes), {}};
+                     at(out),        nullptr,            at(argument), argument_size(argument_bytes), {}};
   const int64_t size = compute_size_of(args.dtype);
   const int threads = threads_for(csr.csr, width, num_threads);
   Scratch scratch;
@@ -179,11 +179,11 @@ void bind_segment_gather(const py::tuple& csr_fields, int64_t row_bytes, Address
 void bind_gat_forward(const py::tuple& csr_fields, int dtype, Address x, int64_t heads,
                       int64_t head_width, Address score_src, Address score_dst, Address edge_score,
                       double negative_slope, double dropout, uint64_t seed, Address out,
-                      Address log_sum_exp, int num_threads) {
+                      Address wide_out, Address log_sum_exp, int num_threads) {
   const CsrArgument csr(csr_fields);
   GatForwardArgs args{csr.csr,       scalar_type(dtype), at(x),          heads,
                       head_width,    at(score_src),      at(score_dst),  at(edge_score),
-                      negative_slope, {dropout, seed},   at(out),        at(log_sum_exp), {}};
+                      negative_slope, {dropout, seed},   at(out), at(wide_out), at(log_sum_exp), {}};
   const int64_t size = compute_size_of(args.dtype);
   const int64_t width = heads * head_width;
   Scratch scratch;

@@ -398,14 +398,21 @@ def gat_forward(
     negative_slope: float,
     dropout: float,
     seed: Tensor | None,  # int64 [1]
-) -> tuple[Tensor, Tensor]:
-    """(out [num_dst, H, D], log_sum_exp [num_dst, H])."""
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(out [num_dst, H, D], log_sum_exp [num_dst, H], wide_out).
+
+    wide_out is `out` before it is rounded where `save` asks for it and x is a half, otherwise
+    empty. The gradient subtracts <out, grad> from numbers close to it and needs all its digits.
+    """
     num_dst = csr.indptr.shape[0] - 1
     _, heads, head_width = x.shape
     out = x.new_empty((num_dst, heads, head_width))
     log_sum_exp = x.new_empty((num_dst, heads), dtype=accumulate_dtype(x.dtype))
+    keeps_wide = save and log_sum_exp.dtype != x.dtype
+    wide_out = log_sum_exp.new_empty(out.shape if keeps_wide else (0,))
     if log_sum_exp.numel() == 0 or head_width == 0:
-        return out, log_sum_exp.fill_(-torch.inf)
+        return out, log_sum_exp.fill_(-torch.inf), wide_out
     x, score_src, score_dst = x.contiguous(), score_src.contiguous(), score_dst.contiguous()
     edge_score = None if edge_score is None else edge_score.contiguous()
     _module().gat_forward(
@@ -421,10 +428,11 @@ def gat_forward(
         dropout,
         0 if seed is None else int(seed) & 0xFFFFFFFFFFFFFFFF,
         out.data_ptr(),
+        wide_out.data_ptr() if keeps_wide else 0,
         log_sum_exp.data_ptr(),
         torch.get_num_threads(),
     )
-    return out, log_sum_exp
+    return out, log_sum_exp, wide_out
 
 
 def gat_backward(
@@ -436,7 +444,7 @@ def gat_backward(
     negative_slope: float,
     dropout: float,
     seed: Tensor | None,
-    out: Tensor,  # [num_dst, H, D]
+    out: Tensor,  # [num_dst, H, D] in accumulation precision
     log_sum_exp: Tensor,  # [num_dst, H]
     grad: Tensor,  # [num_dst, H, D]
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,9 +30,13 @@ def max_degree(indptr: Tensor, plan: Tensor) -> int:
     return int((indptr[1:] - indptr[:-1]).max()) if indptr.shape[0] > 1 else 0
 
 
-def check_indptr(who: str, indptr: Tensor, num_edges: int) -> None:
-    """ValueError where indptr does not go from 0 to num_edges without decreasing."""
+def check_indptr(who: str, indptr: Tensor, num_edges: int | None) -> None:
+    """ValueError where indptr does not go from 0 to num_edges (any) without decreasing."""
     first, last = int(indptr[0]), int(indptr[-1])
+    if num_edges is None:
+        num_edges = last
+    if first == 0 and last == num_edges >= 0 and bool((indptr[1:] >= indptr[:-1]).all()):
+        return
     if first != 0 or last != num_edges:
         raise ValueError(
             f"{who}: indptr must go from 0 to the number of edges {num_edges}, got {first} to "

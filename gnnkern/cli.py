@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -47,9 +48,9 @@ examples:
 """
 
 _DEMO_EXAMPLES = """
-Every training runs in a process of its own, one after another, on the same threads. gnnkern and
-plain torch train the same network from the same seed; they draw dropout from different generators,
-so that accuracies differ by chance.
+Every training runs in a process of its own. The two of a pair, gnnkern and plain torch, train the
+same network from the same seed on the same number of threads, and take turns of a few epochs. They
+draw the dropout of attention weights from different generators: such accuracies differ by chance.
 
 examples:
   gnnkern demo                                        the digits graph alone
@@ -178,9 +179,9 @@ def _add_demo(commands: _Commands) -> None:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=240.0,
+        default=210.0,
         metavar="X",
-        help="time limit that the trainings share; default: 240",
+        help="time limit that all trainings share; default: 210",
     )
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: torch's")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number")
@@ -240,10 +241,11 @@ def _train(options: argparse.Namespace) -> None:
 
 def _print_results(results: list[TrainResult], console: Console) -> None:
     first = results[0]
-    table = Table(title=f"{first.model.upper()} on {first.data}, {first.path} path")
+    title = f"{first.model.upper()} on {first.data}, {first.path} path"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("seed", "split", f"test {first.metric}", "validation", "best epoch"):
         table.add_column(heading, justify="right")
-    for heading in ("ms / epoch", "quartiles", "peak MiB"):
+    for heading in ("ms / epoch", "IQR", "peak MiB"):
         table.add_column(heading, justify="right")
     for result in results:
         table.add_row(
@@ -253,7 +255,7 @@ def _print_results(results: list[TrainResult], console: Console) -> None:
             f"{100 * result.val:.2f} %",
             f"{result.best_epoch} of {result.epochs}",
             f"{1e3 * result.epoch_median:.2f}",
-            " - ".join(f"{1e3 * quartile:.2f}" for quartile in result.epoch_quartiles),
+            f"{1e3 * result.epoch_iqr:.2f}",
             f"{result.peak_memory / 2**20:.1f}",
         )
     console.print(table)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gnnkern import _native, backends
+from gnnkern import __version__, _native, backends
 
 # Distribution by what it is for; none is needed to import gnnkern.
 _EXTRAS = {
@@ -36,7 +37,7 @@ def collect() -> dict[str, Any]:
     return {
         "machine": _machine(),
         "versions": {
-            "gnnkern": _version("gnnkern"),
+            "gnnkern": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "triton": _version("triton"),
@@ -63,7 +64,7 @@ def print_info(facts: dict[str, Any], console: Console) -> None:
     }
     _print_section(console, "optional packages", extras)
 
-    table = Table(title="backends", title_justify="left", title_style="bold")
+    table = Table(title="backends", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in ("op", "backend", "runs", "why not"):
         table.add_column(heading)
     previous = None

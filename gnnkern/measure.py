@@ -1,10 +1,13 @@
-"""A training in a process of its own, so that its time and memory are its alone."""
+"""A training in a process of its own, advanced a few epochs at a time."""
+
+from __future__ import annotations
 
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,87 +19,144 @@ from gnnkern.train import TrainResult, train_node_classifier, warm_up
 
 _CHILD = "from gnnkern.measure import _child; _child()"
 
+# Lines of a failed process's standard error that its error quotes.
+_ERROR_LINES = 20
 
-def measured_training(
-    source: str,
-    model: str = "gcn",
-    *,
-    on_epoch: Callable[[Epoch], None] | None = None,
-    **options: Any,
-) -> TrainResult:
-    """Return what `train_node_classifier(source, model, **options)` returns in a fresh process.
+# What the child is told instead of the epoch to train up to.
+_STOP = 0
+
+
+class MeasuredTraining:
+    """`train_node_classifier(source, model, **options)` in a fresh process, step by step.
 
     The process loads the data and trains one epoch of the same kind before anything is measured,
-    so that code loaded on first use counts neither as time nor as memory.
+    so that code loaded on first use counts neither as time nor as memory. Between two calls of
+    `advance` it waits without using the processor: several trainings can take turns, so that
+    whatever else the machine does befalls them alike.
 
     Args:
         source: What `gnnkern.data.load` takes.
         model: "gcn", "sage" or "gat".
-        on_epoch: Called after each epoch.
         options: Keyword arguments of `train_node_classifier` that JSON can hold.
-
-    Raises:
-        ValueError: What the training rejects.
-        RuntimeError: The process failed otherwise; the message ends with its error.
     """
-    order = {
-        "source": source,
-        "model": model,
-        "options": options,
-        "threads": torch.get_num_threads(),
-    }
-    result: TrainResult | None = None
-    rejected: str | None = None
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
+
+    def __init__(self, source: str, model: str = "gcn", **options: Any) -> None:
+        self.source = source
+        self.epoch: Epoch | None = None
+        self.result: TrainResult | None = None
+        # Closed on exit, like the process that writes to it.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
             [sys.executable, "-c", _CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=self._errors,
             text=True,
-        ) as child,
-    ):
-        assert child.stdin is not None and child.stdout is not None
+        )
+        threads = torch.get_num_threads()
+        self._send({"source": source, "model": model, "options": options, "threads": threads})
+
+    def __enter__(self) -> MeasuredTraining:
+        """Nothing more: the process runs already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def wait_until_ready(self) -> None:
+        """Return when the data are loaded and the first epoch could start.
+
+        Raises:
+            ValueError: What the training rejects.
+            RuntimeError: The process failed otherwise; the message ends with its last words.
+        """
+        self._receive("ready")
+
+    def advance(self, epoch: int, on_epoch: Callable[[Epoch], object] | None = None) -> bool:
+        """Train up to `epoch`, or to the end; return whether there is more to train."""
+        self._send(epoch)
+        self._receive("turn", "result", on_epoch=on_epoch)
+        return self.result is None
+
+    def stop(self) -> TrainResult:
+        """Return the result, of the epochs so far if there is more to train."""
+        if self.result is None:
+            self._send(_STOP)
+            self._receive("result")
+        assert self.result is not None
+        return self.result
+
+    def _send(self, value: Any) -> None:
+        assert self._process.stdin is not None
         try:
-            child.stdin.write(json.dumps(order))
-            child.stdin.close()
-            for line in child.stdout:
-                kind, value = json.loads(line)
-                if kind == "epoch" and on_epoch is not None:
-                    on_epoch(Epoch(*value))
-                elif kind == "result":
-                    result = TrainResult.from_dict(value)
-                elif kind == "rejected":
-                    rejected = value
-        except BaseException:
-            child.kill()
-            raise
-        code = child.wait()
-        errors.seek(0)
-        last = errors.read().strip().splitlines()[-1:] or ["no message"]
-    if rejected is not None:
-        raise ValueError(rejected)
-    if result is None:
-        raise RuntimeError(f"training {source}: the process ended with {code}: {last[0]}")
-    return result
+            self._process.stdin.write(json.dumps(value) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failure() from None
+
+    def _receive(self, *awaited: str, on_epoch: Callable[[Epoch], object] | None = None) -> None:
+        """Take messages up to one of those awaited."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            kind, value = json.loads(line)
+            if kind == "epoch":
+                self.epoch = Epoch(*value)
+                if on_epoch is not None:
+                    on_epoch(self.epoch)
+            elif kind == "result":
+                self.result = TrainResult.from_dict(value)
+            elif kind == "rejected":
+                raise ValueError(value)
+            if kind in awaited:
+                return
+        raise self._failure()
+
+    def _failure(self) -> RuntimeError:
+        code = self._process.wait()
+        self._errors.seek(0)
+        words = "".join(self._errors.readlines()[-_ERROR_LINES:]).strip() or "no message"
+        return RuntimeError(f"training {self.source}: the process ended with {code}:\n{words}")
 
 
 def _child() -> None:
-    """Read what to train from standard input; write epochs and the result as lines of JSON."""
-    order = json.load(sys.stdin)
+    """Take orders from standard input; write epochs and the result as lines of JSON."""
+    order = json.loads(sys.stdin.readline())
     torch.set_num_threads(order["threads"])
     model, options = order["model"], order["options"]
     try:
         data = load(order["source"])
         warm_up(data, model, **options)
-        result = train_node_classifier(
-            data, model, **options, progress=lambda epoch: _say("epoch", epoch)
-        )
+        _say("ready", None)
+        result = train_node_classifier(data, model, **options, progress=_Turns())
     except (ValueError, OSError, ImportError, BackendUnavailable) as error:
         _say("rejected", str(error))
         return
     _say("result", result.to_dict())
+
+
+class _Turns:
+    """Reports each epoch, and after the last of its turn waits for the next."""
+
+    def __init__(self) -> None:
+        self._last = self._next_turn()
+
+    def __call__(self, epoch: Epoch) -> bool:
+        _say("epoch", epoch)
+        if epoch.epoch >= self._last and epoch.epoch < epoch.epochs:
+            _say("turn", None)
+            self._last = self._next_turn()
+        return self._last == _STOP
+
+    def _next_turn(self) -> int:
+        return int(sys.stdin.readline() or _STOP)
 
 
 def _say(kind: str, value: Any) -> None:

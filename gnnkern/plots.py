@@ -96,6 +96,6 @@ def _dots(
         axis.axhline(row - 0.5, color="0.85", linewidth=0.8)
     axis.set_ylim(len(comparisons) - 0.5, -0.5)
     # Room for the text beside the rightmost dot.
-    axis.margins(x=0.18)
+    axis.margins(x=0.24)
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)

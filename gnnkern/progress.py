@@ -23,8 +23,12 @@ class Epoch(NamedTuple):
     val: float
 
 
+# Called after each epoch; True stops the training.
+Report = Callable[[Epoch], bool | None]
+
+
 @contextlib.contextmanager
-def training_progress(title: str, *, enabled: bool = True) -> Iterator[Callable[[Epoch], None]]:
+def training_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
     """Yield a function to call after each epoch; it shows the progress on standard error."""
     if not enabled:
         yield lambda epoch: None

@@ -13,5 +13,5 @@ def backend_from_environment() -> str:
 
 
 def isa_from_environment() -> str | None:
-    """`GNNKERN_ISA`: the instruction set of the CPU kernels (see `gnnkern._native.set_isa`)."""
+    """`GNNKERN_ISA`: the instruction set of the CPU kernels (see `gnnkern._C.set_isa`)."""
     return os.environ.get("GNNKERN_ISA")

@@ -5,7 +5,7 @@ import gc
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -20,14 +20,11 @@ from gnnkern.memory import PeakMemory
 from gnnkern.metrics import accuracy, roc_auc
 from gnnkern.nn import models
 from gnnkern.nn.plain import PlainEdges
-from gnnkern.progress import Epoch, training_progress
+from gnnkern.progress import Epoch, Report, training_progress
 from gnnkern.recipes import RECIPES, Recipe
 
 # Bag-of-words features fill about 1 % of their matrix, measured ones more than half.
 _SPARSE_FILL = 0.1
-
-# A training that runs out of time has at least this many epochs to take a median of.
-_MIN_EPOCHS = 3
 
 
 @dataclass
@@ -43,7 +40,7 @@ class TrainResult:
     test: float  # at the epoch that was best on the validation nodes
     val: float
     best_epoch: int
-    stopped: str  # "epochs", "patience" or "time"
+    stopped: str  # "epochs", "patience" or "asked"
     prepare_seconds: float  # features, graph and parameters, before the first epoch
     train_seconds: float  # all epochs with their evaluations
     peak_memory: int  # bytes added by preparation and training
@@ -64,12 +61,12 @@ class TrainResult:
         return statistics.median(self.epoch_seconds)
 
     @property
-    def epoch_quartiles(self) -> tuple[float, float]:
-        """First and third quartile of the seconds of an epoch."""
+    def epoch_iqr(self) -> float:
+        """Interquartile range of the seconds of an epoch."""
         if len(self.epoch_seconds) < 2:
-            return self.epoch_median, self.epoch_median
+            return 0.0
         first, _, third = statistics.quantiles(self.epoch_seconds, n=4, method="inclusive")
-        return first, third
+        return third - first
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field and every property, ready for JSON."""
@@ -77,7 +74,7 @@ class TrainResult:
             **asdict(self),
             "epochs": self.epochs,
             "epoch_median": self.epoch_median,
-            "epoch_quartiles": list(self.epoch_quartiles),
+            "epoch_iqr": self.epoch_iqr,
         }
 
     @classmethod
@@ -99,11 +96,10 @@ def train_node_classifier(
     dropout: float | None = None,
     split: int = 0,
     patience: int | None = None,
-    max_seconds: float | None = None,
     plain: bool = False,
     backend: str | None = None,
     device: torch.device | str = "cpu",
-    progress: bool | Callable[[Epoch], None] = True,
+    progress: bool | Report = True,
 ) -> TrainResult:
     """Train a network of two layers to classify nodes; full batch, Adam, cross entropy.
 
@@ -124,11 +120,11 @@ def train_node_classifier(
         dropout: Probability of dropping an input element or an attention weight.
         split: Which of the data's splits.
         patience: Stop after this many epochs without a better validation score.
-        max_seconds: Stop after this time, but not before the third epoch.
         plain: Take the plain torch path of the same network.
         backend: Run every op on this backend; else each op chooses.
         device: Where to train.
-        progress: Whether to show progress, or a function that is called after each epoch.
+        progress: Whether to show progress, or a function that is called after each epoch and
+            stops the training where it returns True.
 
     Returns:
         Scores, losses, times and memory. Memory on the CPU is that of the process: call `warm_up`
@@ -151,7 +147,7 @@ def train_node_classifier(
     _check_device(device)
     recipe = _recipe(model, {name: value for name, value in overrides.items() if value is not None})
     targets = _targets(data, split, torch.device(device))
-    reporting: contextlib.AbstractContextManager[Callable[[Epoch], None]]
+    reporting: contextlib.AbstractContextManager[Report]
     if isinstance(progress, bool):
         title = f"{data.name} {model}{' plain' if plain else ''} seed {seed}"
         reporting = training_progress(title, enabled=progress)
@@ -163,7 +159,7 @@ def train_node_classifier(
         memory = PeakMemory(device)
         with memory:
             run = _Run(data, model, recipe, targets, plain)
-            run.train(patience, max_seconds, report)
+            run.train(patience, report)
     return TrainResult(
         data=data.name,
         model=model,
@@ -241,13 +237,8 @@ class _Run:
         self.best_epoch = 0
         self.stopped = "epochs"
 
-    def train(
-        self,
-        patience: int | None,
-        max_seconds: float | None,
-        report: Callable[[Epoch], None],
-    ) -> None:
-        """Train for the recipe's epochs, or until patience or time runs out."""
+    def train(self, patience: int | None, report: Report) -> None:
+        """Train for the recipe's epochs, until patience runs out, or until asked to stop."""
         start = time.perf_counter()
         for epoch in range(1, self.recipe.epochs + 1):
             self.epoch_seconds.append(self._step())
@@ -255,13 +246,12 @@ class _Run:
             self.val_scores.append(scores.val)
             if scores.better_than(self.best):
                 self.best, self.best_epoch = scores, epoch
-            report(Epoch(epoch, self.recipe.epochs, self.losses[-1], scores.val))
+            asked = report(Epoch(epoch, self.recipe.epochs, self.losses[-1], scores.val))
+            if asked:
+                self.stopped = "asked" if epoch < self.recipe.epochs else "epochs"
+                break
             if patience is not None and epoch - self.best_epoch >= patience:
                 self.stopped = "patience"
-                break
-            out_of_time = max_seconds is not None and time.perf_counter() - start > max_seconds
-            if out_of_time and _MIN_EPOCHS <= epoch < self.recipe.epochs:
-                self.stopped = "time"
                 break
         self.train_seconds = time.perf_counter() - start
 

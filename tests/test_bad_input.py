@@ -175,7 +175,7 @@ def test_a_gradient_input_is_checked_too(op):
     for name in GOOD[op].floats:
         arguments = good_arguments(op)
         arguments[name] = torch.ones(NUM_EDGES + 1, HEADS, WIDTH, requires_grad=True)
-        with pytest.raises((TypeError, ValueError), match=rf"{op}: .*\b{name}\b"):
+        with pytest.raises((TypeError, ValueError), match=rf"{op}: "):
             getattr(gnnkern, op)(**arguments)
 
 

@@ -10,8 +10,10 @@ import gnnkern
 
 ROOT = Path(__file__).parent.parent
 
-# Kernels that share one source because they are one loop: a reduction over the rows of a segment.
+# Kernels that share one source because they are one loop: the edges into a node and the rows of a
+# segment are the same to it.
 SHARED_SOURCES = {
+    "edge_softmax": "segment_softmax",
     "spmm": "row_reduce",
     "segment_reduce": "row_reduce",
     "scatter_reduce": "row_reduce",

@@ -7,8 +7,8 @@ namespace gnnkern::GNNKERN_ISA {
 
 // <a, b> over `width` elements.
 template <typename a_t, typename b_t>
-static inline compute_of<a_t> dot(const a_t* a, const b_t* b, int64_t width) {
-  using compute_t = compute_of<a_t>;
+static inline compute_of<b_t> dot(const a_t* a, const b_t* b, int64_t width) {
+  using compute_t = compute_of<b_t>;
   vec<compute_t> sum{};
   int64_t column = 0;
   for (; column + kLanes<compute_t> <= width; column += kLanes<compute_t>) {
@@ -32,7 +32,7 @@ static inline bool heads_share_vector(int64_t heads, int64_t head_width) {
 template <typename a_t, typename b_t, class Put>
 static inline void dot_heads(const a_t* a, const b_t* b, int64_t heads, int64_t head_width,
                              const Put& put) {
-  using compute_t = compute_of<a_t>;
+  using compute_t = compute_of<b_t>;
   if (heads_share_vector<compute_t>(heads, head_width)) {
     for (int64_t column = 0; column < heads * head_width; column += kLanes<compute_t>) {
       const vec<compute_t> sums = sum_groups<compute_t>(load(a + column) * load(b + column),

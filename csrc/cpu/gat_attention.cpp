@@ -142,9 +142,8 @@ struct GatForward {
       for (int64_t row = item.row_begin; row < item.row_end; ++row) {
         const int64_t end = row_begin(args.csr, row + 1);
         compute_t* values = alpha + (begin - item.edge_begin) * heads;
-        statistics.take(values, end - begin, heads);
+        statistics.take_and_normalise(values, end - begin, heads, scale);
         write_log_sum_exp(row, statistics);
-        normalise(values, end - begin, statistics, scale);
         begin = end;
       }
     }
@@ -163,6 +162,7 @@ struct GatForward {
     sum.heads = heads;
     sum.reduce = Reduce::kSum;
     sum.out = args.out;
+    sum.wide_out = args.wide_out;
     sum.workspace = args.workspace;
     sum.workspace.partial += args.csr.plan.header->num_slots * 2 * heads * sizeof(compute_t);
     auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
@@ -442,7 +442,7 @@ void pack_rows(const GatPackArgs& args) {
   const int64_t width = args.heads * args.head_width;
   const auto* score = static_cast<const scalar_t*>(args.score_dst);
   const auto* log_sum_exp = static_cast<const compute_t*>(args.log_sum_exp);
-  const auto* out = static_cast<const scalar_t*>(args.out);
+  const auto* out = static_cast<const compute_t*>(args.out);
   const auto* grad = static_cast<const scalar_t*>(args.grad);
   const int64_t tasks = (args.num_dst + kRowsPerTask - 1) / kRowsPerTask;
   parallel_tasks(tasks, args.threads, [&](int64_t task, int) {

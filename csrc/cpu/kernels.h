@@ -45,6 +45,8 @@ struct RowReduceArgs {
   int64_t heads;
   Reduce reduce;
   void* out;  // [num_rows, width]
+  // Null, or [num_rows, width] of the compute type: the result before it is rounded.
+  void* wide_out;
   // Null, or [num_rows, width] of `argument_bytes` (1, 2, 4) unsigned integers: the position inside
   // the row of the edge that won a max or min. All bits set where the row is empty.
   void* argument;
@@ -117,8 +119,9 @@ struct GatForwardArgs {
   const void* edge_score;  // null or [E, heads]
   double negative_slope;
   Dropout dropout;
-  void* out;            // [num_rows, heads * head_width]
-  void* log_sum_exp;    // compute type, [num_rows, heads]
+  void* out;          // [num_rows, heads * head_width]
+  void* wide_out;     // null, or the same of the compute type
+  void* log_sum_exp;  // compute type, [num_rows, heads]
   Workspace workspace;
 };
 
@@ -149,7 +152,7 @@ struct GatPackArgs {
   int64_t head_width;
   const void* score_dst;
   const void* log_sum_exp;
-  const void* out;
+  const void* out;  // compute type
   const void* grad;
   void* packed_dst;
   int threads;

@@ -36,9 +36,8 @@ struct MulReducer {
   vec<compute_t> value(const State& state) const { return state.value; }
 };
 
-// Maximum of sign * message and where it stood: the first of equals wins, a NaN beats any number.
-// A sign of -1 makes it the minimum.
-template <typename compute_t>
+// Largest (or smallest) message and where it stood: the first of equals wins, a NaN beats any number.
+template <typename compute_t, bool kSmallest>
 struct SelectReducer {
   static constexpr bool kSelects = true;
   static constexpr bool kAssociates = false;
@@ -47,21 +46,21 @@ struct SelectReducer {
     vec<compute_t> value;
     vec_mask<compute_t> position;
   };
-  compute_t sign;
 
   State first(vec<compute_t> message, int64_t position) const {
-    return {message * sign, broadcast_int<compute_t>(position)};
+    return {message, broadcast_int<compute_t>(position)};
   }
   void step(State& state, vec<compute_t> message, int64_t position) const {
     merge(state, first(message, position));
   }
+  // A comparison with NaN is false, so a NaN message wins unless a NaN stands already.
   void merge(State& state, const State& later) const {
-    const auto beats = (later.value > state.value) |
-                       ((later.value != later.value) & (state.value == state.value));
+    const auto loses = kSmallest ? later.value >= state.value : later.value <= state.value;
+    const auto beats = ~loses & (state.value == state.value);
     state.value = beats ? later.value : state.value;
     state.position = beats ? later.position : state.position;
   }
-  vec<compute_t> value(const State& state) const { return state.value * sign; }
+  vec<compute_t> value(const State& state) const { return state.value; }
 };
 
 }  // namespace gnnkern::GNNKERN_ISA

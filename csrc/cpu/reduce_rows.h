@@ -54,6 +54,9 @@ struct RowWriter {
   scalar_t* out(int64_t row) const {
     return static_cast<scalar_t*>(args.out) + row * args.width;
   }
+  compute_t* wide_out(int64_t row) const {
+    return static_cast<compute_t*>(args.wide_out) + row * args.width;
+  }
 
   void finish(int64_t row, int64_t degree, int64_t vector, const typename Reducer::State& state,
               int lanes) const {
@@ -61,6 +64,7 @@ struct RowWriter {
     vec<compute_t> value = reducer.value(state);
     if (args.reduce == Reduce::kMean) value /= static_cast<compute_t>(degree);
     store_lanes(out(row) + column, value, lanes);
+    if (args.wide_out) store_lanes(wide_out(row) + column, value, lanes);
     if constexpr (Reducer::kSelects) {
       if (args.argument) {
         store_positions<compute_t>(args.argument, args.argument_bytes, row * args.width + column,
@@ -74,6 +78,7 @@ struct RowWriter {
     for (int64_t vector = 0; vector < columns.count(); ++vector) {
       const int lanes = columns.narrow() ? static_cast<int>(columns.width) : kLanes<compute_t>;
       store_lanes(out(row) + columns.start(vector), nothing, lanes);
+      if (args.wide_out) store_lanes(wide_out(row) + columns.start(vector), nothing, lanes);
       if (Reducer::kSelects && args.argument) {
         store_positions<compute_t>(args.argument, args.argument_bytes,
                                    row * args.width + columns.start(vector),

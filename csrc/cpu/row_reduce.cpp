@@ -21,17 +21,17 @@ void reduce_typed(const RowReduceArgs& args) {
   // The table lies behind the stages of all threads.
   auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
       args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-  WeightForm form = weight_form<compute_t>(args.weight, args.width, args.heads);
-  if (args.reduce == Reduce::kMax || args.reduce == Reduce::kMin) {
-    const SelectReducer<compute_t> reducer{static_cast<compute_t>(
-        args.reduce == Reduce::kMax ? 1 : -1)};
+  const WeightForm form = weight_form<compute_t>(args.weight, args.width, args.heads);
+  const auto select = [&](const auto& reducer) {
     if (form == WeightForm::kNone) {
       return reduce_rows<scalar_t, index_t>(args, reducer, stage, no_weight);
     }
     fill_lane_heads(table, args.width, args.heads);
-    return reduce_rows<scalar_t, index_t>(
-        args, reducer, stage, make_spread_weight<compute_t>(args.heads, table));
-  }
+    reduce_rows<scalar_t, index_t>(args, reducer, stage,
+                                   make_spread_weight<compute_t>(args.heads, table));
+  };
+  if (args.reduce == Reduce::kMax) return select(SelectReducer<compute_t, false>{});
+  if (args.reduce == Reduce::kMin) return select(SelectReducer<compute_t, true>{});
   if (form == WeightForm::kSpread) fill_lane_heads(table, args.width, args.heads);
   dispatch_weight<compute_t>(form, args.width, args.heads, table, [&](const auto& make_weight) {
     reduce_rows<scalar_t, index_t>(args, SumReducer<compute_t>{}, stage, make_weight);

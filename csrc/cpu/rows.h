@@ -14,6 +14,8 @@ namespace gnnkern::GNNKERN_ISA {
 
 inline constexpr int kMaxTile = 8;
 
+inline constexpr int64_t kRunEdges = 128;
+
 // How many edges ahead rows are fetched.
 inline constexpr int64_t kPrefetchEdges = 12;
 
@@ -125,10 +127,10 @@ static inline int64_t lane_heads_bytes(int64_t width) {
 
 // -- the loop ----------------------------------------------------------------------------------
 
-// Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`.
+// Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`, in one run.
 // Positions count from `row_begin`; rows up to `fetch_end` may be fetched ahead.
 template <int kTile, bool kNarrow, class Reducer, class Weight, class Rows>
-static inline void reduce_tile(const Reducer& reducer, typename Reducer::State* state,
+static inline void reduce_run(const Reducer& reducer, typename Reducer::State* state,
                                const Rows& rows, const Weight& weight,
                                const Columns<typename Reducer::scalar>& columns, int64_t vector,
                                int64_t begin, int64_t end, int64_t row_begin, int64_t fetch_end) {
@@ -182,6 +184,28 @@ static inline void reduce_tile(const Reducer& reducer, typename Reducer::State* 
     state[k] = acc[0][k];
     for (int s = 1; s < kStreams; ++s) {
       if (s < used) reducer.merge(state[k], acc[s][k]);
+    }
+  }
+}
+
+// The same in runs of kRunEdges, so that the rounding error of a long sum grows with the square root
+// of its length and not with the length.
+template <int kTile, bool kNarrow, class Reducer, class Weight, class Rows>
+static inline void reduce_tile(const Reducer& reducer, typename Reducer::State* state,
+                               const Rows& rows, const Weight& weight,
+                               const Columns<typename Reducer::scalar>& columns, int64_t vector,
+                               int64_t begin, int64_t end, int64_t row_begin, int64_t fetch_end) {
+  typename Reducer::State run[kTile];
+  for (int64_t from = begin; from < end; from += kRunEdges) {
+    const int64_t to = from + kRunEdges < end ? from + kRunEdges : end;
+    reduce_run<kTile, kNarrow>(reducer, run, rows, weight, columns, vector, from, to, row_begin,
+                               fetch_end);
+    for (int k = 0; k < kTile; ++k) {
+      if (from == begin) {
+        state[k] = run[k];
+      } else {
+        reducer.merge(state[k], run[k]);
+      }
     }
   }
 }

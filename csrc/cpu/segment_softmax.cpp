@@ -34,10 +34,10 @@ struct SegmentSoftmax {
     });
   }
 
-  // Runs `begin_row(part values, statistics)` to gather a row's statistics and
-  // `end_row(values, edges, statistics)` to finish it; long rows merge between the two.
-  template <class Stage, class Take, class Merge, class Finish>
-  void run(const Stage& stage_item, const Take& take, const Merge& merge,
+  // Rows that one item holds go through `whole`. Of long rows every chunk gives its statistics by
+  // `take`, which `merge` joins, and is then done by `finish`.
+  template <class Stage, class Whole, class Take, class Merge, class Finish>
+  void run(const Stage& stage_item, const Whole& whole, const Take& take, const Merge& merge,
            const Finish& finish) const {
     using Statistics = SoftmaxStatistics<compute_t>;
     const Csr& csr = args.csr;
@@ -66,16 +66,13 @@ struct SegmentSoftmax {
       stage_item(item, thread);
       if (item.slot >= 0) {
         finish(thread, 0, item.edge_end - item.edge_begin,
-               Statistics::at(args.workspace.partial, item.slot, heads), true);
+               Statistics::at(args.workspace.partial, item.slot, heads));
       } else {
         int64_t begin = item.edge_begin;
         for (int64_t row = item.row_begin; row < item.row_end; ++row) {
           const int64_t end = row_begin(csr, row + 1);
           const auto own = Statistics::at(memory(thread), 0, heads);
-          if (end > begin) {
-            take(thread, begin - item.edge_begin, end - begin, own);
-            finish(thread, begin - item.edge_begin, end - begin, own, false);
-          }
+          if (end > begin) whole(thread, begin - item.edge_begin, end - begin, own);
           begin = end;
         }
       }
@@ -90,17 +87,18 @@ struct SegmentSoftmax {
           stage_edges(args.csr, score, heads, item, stage(thread, 0));
         },
         [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
+          statistics.take_and_normalise(stage(thread, 0) + first * heads, edges, heads,
+                                        stage(thread, 1));
+        },
+        [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
           statistics.take(stage(thread, 0) + first * heads, edges, heads);
         },
         [&](const auto& statistics, const auto& later) { statistics.merge(later, heads); },
-        [&](int thread, int64_t first, int64_t edges, const auto& statistics, bool shared) {
+        [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
           compute_t* values = stage(thread, 0) + first * heads;
-          // A chunk of a long row still holds scores: its statistics are those of the whole row.
-          if (shared) {
-            change_heads(values, edges * heads, heads, statistics.largest,
-                         [](auto value, auto top) { return value - top; });
-            exp_flat(values, edges * heads);
-          }
+          change_heads(values, edges * heads, heads, statistics.largest,
+                       [](auto value, auto top) { return value - top; });
+          exp_flat(values, edges * heads);
           compute_t* scale = stage(thread, 1);
           for (int64_t head = 0; head < heads; ++head) {
             scale[head] = softmax_scale(statistics.sum[head]);
@@ -119,26 +117,34 @@ struct SegmentSoftmax {
       const compute_t* factors = stage(thread, 1) + first * heads;
       for (int64_t i = 0; i < edges * heads; ++i) products[i] *= factors[i];
     };
+    const auto take = [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
+      multiply(thread, first, edges);
+      fold_heads(stage(thread, 0) + first * heads, edges * heads, heads, compute_t{0}, Sum{},
+                 statistics.sum);
+    };
+    const auto subtract = [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
+      compute_t* products = stage(thread, 0) + first * heads;
+      compute_t* factors = stage(thread, 1) + first * heads;
+      change_heads(factors, edges * heads, heads, statistics.sum,
+                   [](auto value, auto total) { return value * total; });
+      for (int64_t i = 0; i < edges * heads; ++i) products[i] -= factors[i];
+    };
     run(
         [&](const PlanItem& item, int thread) {
           stage_edges(args.csr, grad, heads, item, stage(thread, 0));
           stage_edges(args.csr, softmax, heads, item, stage(thread, 1));
         },
         [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
-          multiply(thread, first, edges);
-          fold_heads(stage(thread, 0) + first * heads, edges * heads, heads, compute_t{0}, Sum{},
-                     statistics.sum);
+          take(thread, first, edges, statistics);
+          subtract(thread, first, edges, statistics);
         },
+        take,
         [&](const auto& statistics, const auto& later) {
           for (int64_t head = 0; head < heads; ++head) statistics.sum[head] += later.sum[head];
         },
-        [&](int thread, int64_t first, int64_t edges, const auto& statistics, bool shared) {
-          if (shared) multiply(thread, first, edges);
-          compute_t* products = stage(thread, 0) + first * heads;
-          compute_t* factors = stage(thread, 1) + first * heads;
-          change_heads(factors, edges * heads, heads, statistics.sum,
-                       [](auto value, auto total) { return value * total; });
-          for (int64_t i = 0; i < edges * heads; ++i) products[i] -= factors[i];
+        [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
+          multiply(thread, first, edges);
+          subtract(thread, first, edges, statistics);
         });
   }
 };

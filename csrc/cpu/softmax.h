@@ -105,6 +105,12 @@ struct Sum {
 template <typename compute_t>
 inline constexpr compute_t kMinusInfinity = -__builtin_huge_val();
 
+// 1 / sum, and 0 for a row without a finite score.
+template <typename compute_t>
+static inline compute_t softmax_scale(compute_t sum) {
+  return sum == 0 ? 0 : 1 / sum;
+}
+
 // Per head: the largest score (0 where all are minus infinity, so that no difference is NaN) and the
 // sum of exp(score - largest).
 template <typename compute_t>
@@ -129,6 +135,56 @@ struct SoftmaxStatistics {
     fold_heads(scores, count, heads, compute_t{0}, Sum{}, sum);
   }
 
+  // From the scores of a whole row, which become their softmax.
+  void take_and_normalise(compute_t* scores, int64_t edges, int64_t heads, compute_t* scale) const {
+    const int64_t count = edges * heads;
+    if (heads_tile_vector<compute_t>(heads) && count <= 4 * kLanes<compute_t>) {
+      const int64_t vectors = (count + kLanes<compute_t> - 1) / kLanes<compute_t>;
+      if (vectors <= 1) return in_registers<1>(scores, static_cast<int>(count), heads);
+      if (vectors == 2) return in_registers<2>(scores, static_cast<int>(count), heads);
+      return in_registers<4>(scores, static_cast<int>(count), heads);
+    }
+    take(scores, edges, heads);
+    for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(sum[head]);
+    change_heads(scores, count, heads, scale, [](auto value, auto factor) { return value * factor; });
+  }
+
+  // Short rows: one load, one store, everything between them in registers.
+  template <int kVectors>
+  void in_registers(compute_t* scores, int count, int64_t heads) const {
+    using V = vec<compute_t>;
+    constexpr int W = kLanes<compute_t>;
+    const auto lanes = lane_numbers<compute_t>();
+    const V lowest = broadcast(kMinusInfinity<compute_t>);
+    V value[kVectors];
+    V top = lowest;
+    for (int k = 0; k < kVectors; ++k) {
+      const int left = count - k * W < W ? (count - k * W > 0 ? count - k * W : 0) : W;
+      value[k] = left == W ? load(scores + k * W) : load_first(scores + k * W, left);
+      value[k] = lanes < static_cast<lane_int<compute_t>>(left) ? value[k] : lowest;
+      top = Larger{}(top, value[k]);
+    }
+    top = combine_heads<compute_t>(top, heads, Larger{});
+    top = top == lowest ? V{} : top;
+    V total{};
+    for (int k = 0; k < kVectors; ++k) {
+      value[k] = exp_nonpositive(value[k] - top);
+      total += value[k];
+    }
+    total = combine_heads<compute_t>(total, heads, Sum{});
+    const V scale = total == V{} ? V{} : 1 / total;
+    for (int k = 0; k < kVectors; ++k) {
+      const int left = count - k * W;
+      if (left >= W) {
+        store(scores + k * W, value[k] * scale);
+      } else if (left > 0) {
+        store_first(scores + k * W, value[k] * scale, left);
+      }
+    }
+    store_first(largest, top, static_cast<int>(heads));
+    store_first(sum, total, static_cast<int>(heads));
+  }
+
   // An empty sum stands for no finite score: its `largest` says nothing.
   void merge(const SoftmaxStatistics& later, int64_t heads) const {
     for (int64_t head = 0; head < heads; ++head) {
@@ -149,11 +205,5 @@ struct SoftmaxStatistics {
     return sum[head] == 0 ? kMinusInfinity<compute_t> : largest[head] + std::log(sum[head]);
   }
 };
-
-// 1 / sum, and 0 for a row without a finite score.
-template <typename compute_t>
-static inline compute_t softmax_scale(compute_t sum) {
-  return sum == 0 ? 0 : 1 / sum;
-}
 
 }  // namespace gnnkern::GNNKERN_ISA

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gnnkern import _sorting
 from gnnkern.backends import FLOAT_DTYPES, Query
 from gnnkern.graph import Graph
 
@@ -18,8 +19,12 @@ __all__ = [
     "check_probability",
     "check_rows",
     "check_shape",
+    "device_of",
     "query_of",
 ]
+
+
+_OPTIONS = ("weight", "edge_score")
 
 
 def check_graph(op: str, graph: object) -> None:
@@ -29,10 +34,10 @@ def check_graph(op: str, graph: object) -> None:
 
 
 def check_floats(op: str, device: torch.device, **tensors: Tensor | None) -> None:
-    """Floating tensors of one dtype on one device; None stands for an absent option."""
+    """Floating tensors of one dtype on one device; options may be None."""
     first: tuple[str, torch.dtype] | None = None
     for name, tensor in tensors.items():
-        if tensor is None:
+        if tensor is None and name in _OPTIONS:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
@@ -79,8 +84,12 @@ def check_probability(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: {name} must be in [0, 1), got {value}")
 
 
-def check_indptr(op: str, indptr: Tensor, device: torch.device) -> None:
-    """An integer vector of at least one element; its content is checked by the kernel."""
+def check_indptr(op: str, indptr: Tensor, device: torch.device, num_edges: int | None) -> Tensor:
+    """The boundaries of segments, contiguous: from 0 to num_edges without decreasing.
+
+    The content is read on the CPU alone, and not while torch.compile traces; elsewhere reading it
+    would stall the device, and kernels clamp.
+    """
     if not isinstance(indptr, Tensor):
         raise TypeError(f"{op}: indptr must be a tensor, got {type(indptr).__name__}")
     if indptr.dtype not in (torch.int32, torch.int64):
@@ -89,6 +98,17 @@ def check_indptr(op: str, indptr: Tensor, device: torch.device) -> None:
         raise ValueError(f"{op}: indptr must have shape [N + 1], got {list(indptr.shape)}")
     if indptr.device != device:
         raise ValueError(f"{op}: indptr must be on {device}, got {indptr.device}")
+    indptr = indptr.contiguous()
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        _sorting.check_indptr(op, indptr, num_edges)
+    return indptr
+
+
+def device_of(op: str, x: object) -> torch.device:
+    """Where the first tensor lies, which the others must share."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: x must be a tensor, got {type(x).__name__}")
+    return x.device
 
 
 def query_of(x: Tensor) -> Query:

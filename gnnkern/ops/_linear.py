@@ -7,16 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern._native import Csr
+from gnnkern._native import Csr, accumulate_dtype
 from gnnkern.ops._operator import needs_gradient
 
-__all__ = ["divide_by_count", "dot_edges", "sum_edges", "sum_rows"]
+__all__ = ["divide_by_count", "divide_rows", "dot_edges", "sum_edges", "sum_rows"]
 
 
 def divide_by_count(total: Tensor, indptr: Tensor) -> Tensor:
     """Row r of `total` divided by the number of edges of row r, where there are any."""
-    count = (indptr[1:] - indptr[:-1]).clamp(min=1).to(total.dtype)
-    return total / count.view(-1, *[1] * (total.dim() - 1))
+    count = (indptr[1:] - indptr[:-1]).clamp(min=1)
+    return divide_rows(total, count)
+
+
+def divide_rows(total: Tensor, count: Tensor) -> Tensor:
+    """Row r of `total` divided by count[r], which a half may be too narrow to hold."""
+    wide = count.to(accumulate_dtype(total.dtype)).view(-1, *[1] * (total.dim() - 1))
+    return (total / wide).to(total.dtype)
 
 
 class _SumRows(torch.autograd.Function):

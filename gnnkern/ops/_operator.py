@@ -23,8 +23,18 @@ def define(
     return getattr(torch.ops.gnnkern, name).default
 
 
+def _transforms_active() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd must see a call on these tensors."""
+    """Whether autograd must see a call on these tensors.
+
+    Under forward-mode differentiation and the transforms of torch.func it always must: the
+    autograd.Function then raises, where the operator alone would lose the tangent.
+    """
+    if torch.autograd.forward_ad._current_level >= 0 or _transforms_active():
+        return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -63,9 +73,11 @@ def first_derivative_only(
 
 def cast_for_autocast(*tensors: Tensor | None, to: torch.dtype | None = None) -> Any:
     """Under autocast: floating tensors in the autocast dtype, or in `to`. Otherwise unchanged."""
-    first = next(t for t in tensors if t is not None)
-    device_type = first.device.type if isinstance(first, Tensor) else "cpu"
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+    first = next((t for t in tensors if isinstance(t, Tensor)), None)
+    if first is None or first.device.type == "meta":
+        return tensors
+    device_type = first.device.type
+    if not torch.is_autocast_enabled(device_type):
         return tensors
     dtype = torch.get_autocast_dtype(device_type) if to is None else to
     return tuple(

@@ -30,8 +30,8 @@ from gnnkern.reference.gat_attention import gat_attention_reference
 __all__ = ["gat_attention"]
 
 
-def gat_attention_cpu(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor]:
-    """The fused C++ forward: the result and the log-sum-exp of every row."""
+def gat_attention_cpu(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused C++ forward: the result, the log-sum-exp of every row, the unrounded result."""
     return _native.gat_forward(csr, *tensors_and_options)
 
 
@@ -57,11 +57,12 @@ def _gat_attention(
     seed: Tensor | None,  # int64 [1]
     negative_slope: float,
     dropout: float,
+    save: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     csr = Csr(indptr, indices, edge_id, plan)
     return _LAUNCH[backend](
-        csr, x, score_src, score_dst, edge_score, negative_slope, dropout, seed
+        csr, x, score_src, score_dst, edge_score, negative_slope, dropout, seed, save
     )
 
 
@@ -77,18 +78,24 @@ def _gat_attention_fake(
     seed: Tensor | None,
     negative_slope: float,
     dropout: float,
+    save: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     wide = _native.accumulate_dtype(x.dtype)
-    num_dst = indptr.shape[0] - 1
-    return x.new_empty((num_dst, *x.shape[1:])), x.new_empty((num_dst, x.shape[1]), dtype=wide)
+    shape = (indptr.shape[0] - 1, *x.shape[1:])
+    keeps_wide = save and wide != x.dtype
+    return (
+        x.new_empty(shape),
+        x.new_empty(shape[:2], dtype=wide),
+        x.new_empty(shape if keeps_wide else (0,), dtype=wide),
+    )
 
 
 _gat_attention_op = define(
     "gat_attention",
     "(Tensor indptr, Tensor indices, Tensor? edge_id, Tensor plan, Tensor x, Tensor score_src,"
     " Tensor score_dst, Tensor? edge_score, Tensor? seed, float negative_slope, float dropout,"
-    " str backend) -> (Tensor, Tensor)",
+    " bool save, str backend) -> (Tensor, Tensor, Tensor)",
     _gat_attention,
     _gat_attention_fake,
 )
@@ -103,7 +110,7 @@ def _gat_attention_backward(
     score_dst: Tensor,  # [num_dst, H]
     edge_score: Tensor | None,  # [E, H]
     seed: Tensor | None,
-    out: Tensor,  # [num_dst, H, D]
+    out: Tensor,  # [num_dst, H, D] in accumulation precision
     log_sum_exp: Tensor,  # [num_dst, H]
     grad: Tensor,  # [num_dst, H, D]
     negative_slope: float,
@@ -189,12 +196,12 @@ class _GatAttention(torch.autograd.Function):
         dropout: float,
         backend: str,
     ) -> Tensor:
-        out, log_sum_exp = _gat_attention_op(
-            *fwd, x, score_src, score_dst, edge_score, seed, negative_slope, dropout, backend
+        tensors = (x, score_src, score_dst, edge_score, seed)
+        out, log_sum_exp, wide_out = _gat_attention_op(
+            *fwd, *tensors, negative_slope, dropout, True, backend
         )
-        ctx.save_for_backward(
-            *fwd, *rev, x, score_src, score_dst, edge_score, seed, out, log_sum_exp
-        )
+        kept = wide_out if wide_out.dtype != out.dtype else out
+        ctx.save_for_backward(*fwd, *rev, *tensors, kept, log_sum_exp)
         ctx.negative_slope = negative_slope
         ctx.dropout = dropout
         ctx.backend = backend
@@ -307,7 +314,8 @@ def gat_attention(
     name = implementation.backend
     tensors = (x, score_src, score_dst, edge_score)
     if not needs_gradient(*tensors):
-        out: Tensor = _gat_attention_op(*g.csr, *tensors, seed, negative_slope, dropout, name)[0]
+        options = (negative_slope, dropout, False, name)
+        out: Tensor = _gat_attention_op(*g.csr, *tensors, seed, *options)[0]
         return out
     out = _GatAttention.apply(
         g.csr, g.reverse_csr(), *tensors, seed, float(negative_slope), float(dropout), name

@@ -10,7 +10,8 @@ from torch import Tensor
 from gnnkern import _native, _sorting
 from gnnkern._native import Csr
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
-from gnnkern.ops._checks import check_floats, check_option, query_of
+from gnnkern.ops._checks import check_floats, check_option, device_of, query_of
+from gnnkern.ops._linear import divide_rows
 from gnnkern.ops._operator import define, first_derivative_only, needs_gradient
 from gnnkern.ops._segments import mul_gradient
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
@@ -31,14 +32,21 @@ def scatter_reduce_cpu(
     return _native.row_reduce(_rows_by_group(index, num_segments), x, None, reduce, argument)
 
 
-def _rows_by_group(index: Tensor, num_segments: int) -> Csr:
-    dtype = torch.int32 if max(index.shape[0], num_segments) < 2**31 - 1 else torch.int64
-    bad, _, indptr, _, order = _native.sort_edges(index, None, num_segments, 0, dtype)
+def _check_range(index: Tensor, num_segments: int, bad: int | None = None) -> None:
+    if bad is None:
+        outside = ((index < 0) | (index >= num_segments)).nonzero()
+        bad = int(outside[0]) if outside.numel() else -1
     if bad >= 0:
         raise ValueError(
             f"scatter_reduce: index must be in [0, num_segments={num_segments}), got "
             f"{int(index[bad])} at position {bad}"
         )
+
+
+def _rows_by_group(index: Tensor, num_segments: int) -> Csr:
+    dtype = torch.int32 if max(index.shape[0], num_segments) < 2**31 - 1 else torch.int64
+    bad, _, indptr, _, order = _native.sort_edges(index, None, num_segments, 0, dtype)
+    _check_range(index, num_segments, bad)
     return Csr(indptr, order, None, _sorting.make_plan(indptr, index.shape[0]))
 
 
@@ -114,7 +122,7 @@ class _ScatterSum(torch.autograd.Function):
         (index,) = ctx.saved_tensors
         if ctx.reduce == "mean":
             count = torch.bincount(index, minlength=ctx.num_segments).clamp(min=1)
-            grad = grad / count.to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
+            grad = divide_rows(grad, count)
         # Differentiating the gather again is a scatter sum, so every derivative is there.
         return _GatherRows.apply(grad, index, ctx.num_segments, ctx.backend), *[None] * 4
 
@@ -235,7 +243,7 @@ def scatter_reduce(
 
     Source: scatter of torch_scatter.
     """
-    check_floats("scatter_reduce", getattr(x, "device", torch.device("cpu")), x=x)
+    check_floats("scatter_reduce", device_of("scatter_reduce", x), x=x)
     if not isinstance(index, Tensor):
         raise TypeError(f"scatter_reduce: index must be a tensor, got {type(index).__name__}")
     if index.dtype not in (torch.int32, torch.int64):
@@ -251,11 +259,15 @@ def scatter_reduce(
     if num_segments is None:
         num_segments = int(index.max()) + 1 if index.numel() else 0
         num_segments = max(num_segments, 0)
+    if not isinstance(num_segments, int | torch.SymInt) or isinstance(num_segments, bool):
+        raise TypeError(f"scatter_reduce: num_segments must be an int, got {num_segments!r}")
     if num_segments < 0:
         raise ValueError(f"scatter_reduce: num_segments must not be negative, got {num_segments}")
     implementation = choose("scatter_reduce", IMPLEMENTATIONS, query_of(x), backend)
     name = implementation.backend
     if name == "reference":
+        if not torch.compiler.is_compiling():
+            _check_range(index, num_segments)
         return scatter_reduce_reference(x, index, num_segments, reduce)
     if reduce in ("sum", "mean") or not needs_gradient(x):
         return _scatter_sum(x, index, num_segments, reduce, name)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnkern import _native
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
-from gnnkern.ops._checks import check_floats, check_indptr, query_of
+from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import define, needs_gradient
 from gnnkern.reference.segment_gather import segment_gather_reference
 
@@ -109,18 +109,15 @@ def segment_gather(
 
     Source: gather_csr of torch_scatter.
     """
-    _check_segments(x, indptr)
-    implementation = choose("segment_gather", IMPLEMENTATIONS, query_of(x), backend)
-    if implementation.backend == "reference":
-        return segment_gather_reference(x, indptr)
-    return gather_segments(x, indptr, output_size, implementation.backend)
-
-
-def _check_segments(x: Tensor, indptr: Tensor) -> None:
-    check_floats("segment_gather", getattr(x, "device", torch.device("cpu")), x=x)
-    check_indptr("segment_gather", indptr, x.device)
+    check_floats("segment_gather", device_of("segment_gather", x), x=x)
+    indptr = check_indptr("segment_gather", indptr, x.device, output_size)
     if x.dim() == 0 or x.shape[0] != indptr.shape[0] - 1:
         raise ValueError(
             f"segment_gather: x must have shape [N={indptr.shape[0] - 1}, ...], got "
             f"{list(x.shape)}"
         )
+    implementation = choose("segment_gather", IMPLEMENTATIONS, query_of(x), backend)
+    if implementation.backend == "reference":
+        return segment_gather_reference(x, indptr)
+    return gather_segments(x, indptr, output_size, implementation.backend)
+

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnkern import _native
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
-from gnnkern.ops._checks import check_floats, check_indptr, check_option, query_of
+from gnnkern.ops._checks import check_floats, check_indptr, check_option, device_of, query_of
 from gnnkern.ops._linear import divide_by_count
 from gnnkern.ops._operator import define, first_derivative_only, needs_gradient
 from gnnkern.ops._segments import mul_gradient
@@ -190,10 +190,10 @@ def segment_reduce(
 
     Source: segment_csr of torch_scatter.
     """
-    check_floats("segment_reduce", getattr(x, "device", torch.device("cpu")), x=x)
-    check_indptr("segment_reduce", indptr, x.device)
+    check_floats("segment_reduce", device_of("segment_reduce", x), x=x)
     if x.dim() == 0:
         raise ValueError("segment_reduce: x must have shape [E, ...], got []")
+    indptr = check_indptr("segment_reduce", indptr, x.device, x.shape[0])
     check_option("segment_reduce", "reduce", reduce, REDUCES)
     implementation = choose("segment_reduce", IMPLEMENTATIONS, query_of(x), backend)
     if implementation.backend == "reference":

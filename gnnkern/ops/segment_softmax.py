@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnkern import _native
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
-from gnnkern.ops._checks import check_floats, check_indptr, query_of
+from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import (
     cast_for_autocast,
     define,
@@ -96,10 +96,10 @@ def segment_softmax(
     """
     if isinstance(x, Tensor):
         (x,) = cast_for_autocast(x, to=torch.float32)
-    check_floats("segment_softmax", getattr(x, "device", torch.device("cpu")), x=x)
-    check_indptr("segment_softmax", indptr, x.device)
+    check_floats("segment_softmax", device_of("segment_softmax", x), x=x)
     if x.dim() == 0:
         raise ValueError("segment_softmax: x must have shape [E, ...], got []")
+    indptr = check_indptr("segment_softmax", indptr, x.device, x.shape[0])
     implementation = choose("segment_softmax", IMPLEMENTATIONS, query_of(x), backend)
     if implementation.backend == "reference":
         return segment_softmax_reference(x, indptr)

@@ -272,4 +272,6 @@ def _check_weight(g: Graph, x: Tensor, weight: Tensor) -> None:
         wanted = f"[E={g.num_edges}]"
         if x.dim() == 3:
             wanted += f" or [E={g.num_edges}, H={x.shape[1]}]"
+        else:
+            wanted += " beside x of two dimensions"
     raise ValueError(f"spmm: weight must have shape {wanted}, got {list(weight.shape)}")

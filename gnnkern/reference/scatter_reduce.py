@@ -23,9 +23,9 @@ def scatter_reduce_reference(
     if reduce == "sum":
         out = wide.new_zeros(shape).index_add(0, index, wide)
     elif reduce == "mean":
-        count = torch.bincount(index, minlength=num_segments).clamp(min=1)  # [num_segments]
+        count = index.new_zeros(num_segments).index_add(0, index, torch.ones_like(index))
         total = wide.new_zeros(shape).index_add(0, index, wide)
-        out = total / _as_column(count, x.dim())
+        out = total / _as_column(count.clamp(min=1), x.dim())
     elif reduce == "mul":
         columns = _as_column(index, x.dim()).expand_as(x)
         out = wide.new_ones(shape).scatter_reduce(0, columns, wide, "prod")

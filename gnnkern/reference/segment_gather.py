@@ -9,12 +9,10 @@ def segment_gather_reference(
     indptr: Tensor,  # [N + 1]
 ) -> Tensor:  # [E, ...]
     """Return `x[i]` at every position in `indptr[i] : indptr[i + 1]`."""
-    return x.index_select(0, segment_of_position(indptr))
+    return x.index_select(0, segment_of_position(indptr, int(indptr[-1])))
 
 
-def segment_of_position(indptr: Tensor, num_positions: int | None = None) -> Tensor:  # [E]
-    """Return the segment that each position belongs to, as int64.
-
-    `num_positions` is `indptr[-1]` where the caller knows it.
-    """
-    return torch.repeat_interleave(indptr.diff(), output_size=num_positions).long()
+def segment_of_position(indptr: Tensor, num_positions: int) -> Tensor:  # [E]
+    """Return the segment of each position: that of the last boundary at or before it."""
+    position = torch.arange(num_positions, device=indptr.device)
+    return torch.searchsorted(indptr.long().contiguous(), position, right=True) - 1

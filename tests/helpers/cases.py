@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from gnnkern.backends import BackendUnavailable
 from torch import Tensor
+
+from gnnkern.backends import BackendUnavailable
 
 from .tolerance import DTYPES
 
@@ -36,6 +37,12 @@ def backends_of(op: str) -> list[str]:
 def each_backend(op: str) -> pytest.MarkDecorator:
     """Run a test with `backend` = every backend in the op's table of implementations."""
     return pytest.mark.parametrize("backend", backends_of(op))
+
+
+def each_kernel(op: str) -> pytest.MarkDecorator:
+    """The same without the reference, for large products that would compare it with itself."""
+    kernels = [backend for backend in backends_of(op) if backend != "reference"]
+    return pytest.mark.parametrize("backend", kernels)
 
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])

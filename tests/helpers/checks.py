@@ -1,7 +1,7 @@
 """The checks that every op has to pass, each over one `Call`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -64,9 +64,13 @@ def check_gradient(call: Call, backend: str, upstream_layout: str = "contiguous"
         actual = value_and_gradients(run, call.tensors, upstream)
     plain = value_and_gradients(call.reference, call.tensors, upstream)
     exact = value_and_gradients(call.reference, doubles, upstream)
+    # The gradient of a softmax is a difference of terms as large as the other gradients.
+    terms = max(
+        (float(e.abs().max()) for e in exact if e.numel() and e.isfinite().all()), default=0.0
+    )
     names = ["out", *(f"gradient of tensor {i}" for i in range(len(call.tensors)))]
     for name, *results in zip(names, actual, plain, exact, strict=True):
-        assert_as_good_as_torch(*results, what=name)
+        assert_as_good_as_torch(*results, what=name, terms=0.0 if name == "out" else terms)
 
 
 def _upstream(shape: torch.Size, dtype: torch.dtype, layout: str) -> Tensor:
@@ -116,11 +120,10 @@ def check_no_second_derivative(call: Call, backend: str) -> None:
 
     The reference is plain torch, which differentiates as often as it is asked.
     """
-    if backend == "reference":
-        return check_second_derivative(call, backend)
     inputs = leaves(call.tensors)
     out = call.run(*inputs, backend=backend)
-    with pytest.raises(RuntimeError, match="second derivative"):
+    raises = pytest.raises(RuntimeError, match="second derivative")
+    with raises if backend != "reference" else nullcontext():
         gradients = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
         torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), inputs)
 

@@ -77,6 +77,17 @@ def test_sparse_features_same_as_dense():
     torch.testing.assert_close(by_sparse, by_dense)
 
 
+def test_halves_keep_the_degree_of_a_hub():
+    # bfloat16 cannot count past 256: degrees have to be summed in a wider type.
+    spokes = 1000
+    edges = torch.stack([torch.arange(1, spokes + 1), torch.zeros(spokes, dtype=torch.int64)])
+    layer, x = GCNConv(F_IN, F_OUT), torch.rand(spokes + 1, F_IN)
+    torch.nn.init.ones_(layer.lin.weight)
+    expected = layer(x, edges)[0]
+    actual = layer.bfloat16()(x.bfloat16(), edges)[0].float()
+    torch.testing.assert_close(actual, expected, rtol=0.03, atol=0.03)
+
+
 def test_lazy_width_is_taken_from_the_input():
     pyg = pytest.importorskip("torch_geometric.nn")
     ours, theirs = GCNConv(-1, F_OUT), pyg.GCNConv(-1, F_OUT)

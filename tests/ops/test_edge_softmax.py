@@ -1,6 +1,14 @@
 import pytest
 import torch
-from helpers.cases import Call, each_backend, each_dtype, each_index_dtype, each_layout, normal
+from helpers.cases import (
+    Call,
+    each_backend,
+    each_dtype,
+    each_index_dtype,
+    each_kernel,
+    each_layout,
+    normal,
+)
 from helpers.checks import (
     check_autocast,
     check_compiled,
@@ -20,6 +28,7 @@ from gnnkern.reference.edge_softmax import edge_softmax_reference
 INF = float("inf")
 
 softmax_backends = each_backend("edge_softmax")
+softmax_kernels = each_kernel("edge_softmax")
 each_heads = pytest.mark.parametrize("heads", [None, 0, 1, 3, 8, 31, 32, 33, 64, 100])
 some_heads = pytest.mark.parametrize("heads", [None, 1, 3, 8])
 
@@ -40,7 +49,7 @@ def softmax_call(g, heads=None, dtype=torch.float32):
 # Value and gradient
 
 
-@softmax_backends
+@softmax_kernels
 @each_heads
 @each_dtype
 def test_value_and_gradient_for_every_number_of_heads(backend, heads, dtype):
@@ -63,7 +72,7 @@ def test_index_dtypes(backend, heads, index_dtype, name):
     check_value(softmax_call(graph(name, index_dtype), heads), backend)
 
 
-@softmax_backends
+@softmax_kernels
 @some_heads
 @each_layout
 @pytest.mark.parametrize("name", ["bipartite", "dense_small"])

@@ -5,6 +5,7 @@ from helpers.cases import (
     each_backend,
     each_dtype,
     each_index_dtype,
+    each_kernel,
     each_layout,
     each_width,
     normal,
@@ -26,6 +27,7 @@ import gnnkern
 from gnnkern.reference.segment_gather import segment_gather_reference
 
 gather_backends = each_backend("segment_gather")
+gather_kernels = each_kernel("segment_gather")
 each_trailing = pytest.mark.parametrize("trailing", [(), (5,), (2, 3)], ids=["1d", "2d", "3d"])
 
 
@@ -42,7 +44,7 @@ def gather_call(indptr, trailing, dtype=torch.float32):
 # Value and gradient
 
 
-@gather_backends
+@gather_kernels
 @each_width
 @each_dtype
 def test_value_and_gradient_at_every_width(backend, width, dtype):
@@ -56,7 +58,7 @@ def test_value_and_gradient_on_every_graph(backend, name, trailing):
     check_gradient(gather_call(segments(name), trailing), backend)
 
 
-@gather_backends
+@gather_kernels
 @pytest.mark.parametrize("dtype", HALVES)
 def test_gradient_of_long_segments_of_halves(backend, dtype):
     check_gradient(gather_call(segments("long_rows"), (8,), dtype), backend)
@@ -69,7 +71,7 @@ def test_index_dtypes(backend, index_dtype, name):
     check_gradient(gather_call(segments(name, index_dtype), (8,)), backend)
 
 
-@gather_backends
+@gather_kernels
 @each_layout
 @each_trailing
 def test_layouts(backend, layout, trailing):

@@ -5,6 +5,7 @@ from helpers.cases import (
     each_backend,
     each_dtype,
     each_index_dtype,
+    each_kernel,
     each_layout,
     each_width,
     normal,
@@ -30,6 +31,7 @@ from gnnkern.reference.segment_reduce import segment_reduce_reference
 REDUCES = ("sum", "mean", "max", "min", "mul")
 
 reduce_backends = each_backend("segment_reduce")
+reduce_kernels = each_kernel("segment_reduce")
 each_reduce = pytest.mark.parametrize("reduce", REDUCES)
 each_trailing = pytest.mark.parametrize("trailing", [(), (5,), (2, 3)], ids=["1d", "2d", "3d"])
 
@@ -52,14 +54,14 @@ def reduce_call(indptr, trailing, reduce="sum", dtype=torch.float32):
 # Value and gradient
 
 
-@reduce_backends
+@reduce_kernels
 @each_reduce
 @each_width
 def test_value_and_gradient_at_every_width(backend, reduce, width):
     check_gradient(reduce_call(segments("power_law"), (width,), reduce), backend)
 
 
-@reduce_backends
+@reduce_kernels
 @each_reduce
 @each_dtype
 @pytest.mark.parametrize("trailing", [(), (8,), (33,), (3, 43)], ids=["1d", "8", "33", "3x43"])
@@ -70,16 +72,22 @@ def test_value_and_gradient_of_every_dtype(backend, reduce, dtype, trailing):
 @reduce_backends
 @each_reduce
 @pytest.mark.parametrize("name", GRAPHS)
-@each_trailing
+@pytest.mark.parametrize("trailing", [(), (5,)], ids=["1d", "2d"])
 def test_value_and_gradient_on_every_graph(backend, reduce, name, trailing):
     check_gradient(reduce_call(segments(name), trailing, reduce), backend)
 
 
-@reduce_backends
+@reduce_kernels
 @each_reduce
 @pytest.mark.parametrize("dtype", HALVES)
 def test_long_segments_of_halves_are_reduced_in_float32(backend, reduce, dtype):
     check_value(reduce_call(segments("long_rows"), (8,), reduce, dtype), backend)
+
+
+@reduce_backends
+@pytest.mark.parametrize("dtype", HALVES)
+def test_mean_of_more_rows_than_a_half_can_count(backend, dtype):
+    check_gradient(reduce_call(torch.tensor([0, 70_000]), (1,), "mean", dtype), backend)
 
 
 @reduce_backends
@@ -90,10 +98,10 @@ def test_index_dtypes(backend, reduce, index_dtype, name):
     check_gradient(reduce_call(segments(name, index_dtype), (8,), reduce), backend)
 
 
-@reduce_backends
+@reduce_kernels
 @each_reduce
 @each_layout
-@each_trailing
+@pytest.mark.parametrize("trailing", [(), (2, 3)], ids=["1d", "3d"])
 def test_layouts(backend, reduce, layout, trailing):
     call = reduce_call(segments("bipartite"), trailing, reduce).laid_out(layout)
     check_gradient(call, backend, upstream_layout="transposed")
@@ -189,17 +197,17 @@ def test_the_first_row_wins_a_tie(backend, reduce, name):
     assert torch.equal(x.grad, expected)
 
 
-@reduce_backends
+@reduce_kernels
 @pytest.mark.parametrize("reduce", ["max", "min"])
 @pytest.mark.parametrize("name", ["dense_small", "long_rows"])
-@each_dtype
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_many_ties(backend, reduce, name, dtype):
     check_gradient(reduce_call(segments(name), (33,), reduce, dtype).on_grid(), backend)
 
 
-@reduce_backends
+@reduce_kernels
 @each_reduce
-@each_dtype
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["power_law", "long_rows"])
 def test_nan_propagates(backend, reduce, dtype, name):
     call = reduce_call(segments(name), (33,), reduce, dtype)
@@ -266,7 +274,7 @@ X, INDPTR = torch.ones(6, 2), torch.tensor([0, 2, 2, 6])
 
 @reduce_backends
 @each_reject(
-    bad_floats("x", X, (), (5, 2), (7, 2)),
+    bad_floats("x", X, ()),
     bad_indices("indptr", INDPTR, (), (0,), (4, 1)),
     bad_choices("reduce", "median", "prod", "Sum ", ""),
 )

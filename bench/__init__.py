@@ -1,0 +1,1 @@
+"""Measurements: every op beside its peers, checked before it is timed."""

@@ -1,0 +1,10 @@
+"""gat_attention: the op on its own, and in the layer beside PyG's layer."""
+
+from collections.abc import Callable
+
+from bench.cases import Case, each_case
+
+
+@each_case("gat_attention", "gat_layer")
+def test_gat_attention(case: Case, measure: Callable[[Case], None]) -> None:
+    measure(case)

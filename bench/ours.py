@@ -1,0 +1,116 @@
+"""gnnkern's own runners: every backend in an op's table of implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gnnkern
+from bench.problems import NEGATIVE_SLOPE, Problem
+from bench.runners import Runner, module_runner
+from gnnkern.backends import Implementation, Query
+from gnnkern.nn import GATConv
+from gnnkern.ops import implementations
+
+# Tensors [E, F] alive in the plain torch of a reference: of a forward, of it and the gradients.
+REFERENCE_EDGE_ROWS = (4.0, 10.0)
+
+
+def table(op: str) -> tuple[Implementation, ...]:
+    """The table of implementations of an op; a layer has that of the op it calls."""
+    return implementations()["gat_attention" if op == "gat_layer" else op]
+
+
+def best_backend(op: str) -> str:
+    """The backend that a call without `backend=` takes here."""
+    query = Query("cpu", torch.float32)
+    return next(i.backend for i in table(op) if not i.unsupported(query))
+
+
+def reasons_against(op: str, backend: str) -> list[str]:
+    """Why a backend cannot run here; empty: it can."""
+    query = Query("cpu", torch.float32)
+    return next(i.unsupported(query) for i in table(op) if i.backend == backend)
+
+
+def build(problem: Problem, backend: str) -> Runner:
+    """Bind gnnkern to a problem."""
+    if problem.op == "gat_layer":
+        return _gat_layer(problem, backend)
+    return Runner(_CALLS[problem.op](problem, backend), problem.inputs, backend=backend)
+
+
+def _gat_layer(problem: Problem, backend: str) -> Runner:
+    depth = problem.width // problem.heads
+    layer = GATConv(
+        problem.width, depth, heads=problem.heads, negative_slope=NEGATIVE_SLOPE
+    )  # self loops as by default
+    graph = problem.graph.graph
+    # The looped graph is kept on the graph; its reverse is prepared like that of every graph.
+    graph.add_self_loops().prepare()
+    runner = module_runner(problem, layer, graph, backend=backend)
+
+    def call(x: Tensor) -> Tensor:
+        with gnnkern.use_backend(backend):
+            return runner.call(x)
+
+    return Runner(call, runner.inputs, runner.parameters, backend=backend)
+
+
+def _spmm(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    graph, reduce = problem.graph.graph, problem.reduce
+    return lambda x, weight=None: gnnkern.spmm(graph, x, weight, reduce=reduce, backend=backend)
+
+
+def _sddmm(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    graph = problem.graph.graph
+    return lambda x_dst, x_src: gnnkern.sddmm(graph, x_dst, x_src, op="dot", backend=backend)
+
+
+def _edge_softmax(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    graph = problem.graph.graph
+    return lambda score: gnnkern.edge_softmax(graph, score, backend=backend)
+
+
+def _gat_attention(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    graph = problem.graph.graph
+    options: dict[str, Any] = {"negative_slope": NEGATIVE_SLOPE, "backend": backend}
+    return lambda *tensors: gnnkern.gat_attention(graph, *tensors, **options)
+
+
+def _segment_reduce(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    indptr, reduce = problem.graph.indptr, problem.reduce
+    return lambda x: gnnkern.segment_reduce(x, indptr, reduce=reduce, backend=backend)
+
+
+def _segment_gather(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    indptr, size = problem.graph.indptr, problem.graph.num_edges
+    return lambda x: gnnkern.segment_gather(x, indptr, output_size=size, backend=backend)
+
+
+def _segment_softmax(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    indptr = problem.graph.indptr
+    return lambda x: gnnkern.segment_softmax(x, indptr, backend=backend)
+
+
+def _scatter_reduce(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    index, size, reduce = problem.index, problem.graph.num_nodes, problem.reduce
+    assert index is not None
+    return lambda x: gnnkern.scatter_reduce(
+        x, index, num_segments=size, reduce=reduce, backend=backend
+    )
+
+
+_CALLS: dict[str, Callable[[Problem, str], Callable[..., Tensor]]] = {
+    "spmm": _spmm,
+    "sddmm": _sddmm,
+    "edge_softmax": _edge_softmax,
+    "gat_attention": _gat_attention,
+    "segment_reduce": _segment_reduce,
+    "segment_gather": _segment_gather,
+    "segment_softmax": _segment_softmax,
+    "scatter_reduce": _scatter_reduce,
+}

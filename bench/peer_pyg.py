@@ -1,0 +1,117 @@
+"""PyG as its users have it: `edge_index` (its default), and `EdgeIndex`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex, utils
+from torch_geometric.nn import GATConv, SimpleConv
+
+from bench.graphs import BenchGraph
+from bench.problems import NEGATIVE_SLOPE, Problem
+from bench.runners import (
+    Attention,
+    Runner,
+    attention_runner,
+    index_of,
+    leaky_scores,
+    module_runner,
+    softmax_destinations,
+    sorted_inputs,
+)
+
+
+def spmm(problem: Problem) -> Runner:
+    conv, edge_index = SimpleConv(aggr=problem.reduce), problem.graph.edge_index
+
+    def call(x: Tensor, weight: Tensor | None = None) -> Tensor:
+        out: Tensor = conv(x, edge_index, weight)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def _edges(graph: BenchGraph) -> Any:
+    """PyG's own sorted edges, with the CSR forms of both directions cached."""
+    edges = torch.stack([graph.sorted_src, graph.sorted_dst])
+    size = (graph.num_nodes, graph.num_nodes)
+    return EdgeIndex(edges, sparse_size=size, sort_order="col").fill_cache_()
+
+
+def spmm_edge_index(problem: Problem) -> Runner:
+    edges = _edges(problem.graph)
+
+    def call(x: Tensor, weight: Tensor | None = None) -> Tensor:
+        out: Tensor = edges.matmul(x, weight, reduce=problem.reduce, transpose=True)
+        return out
+
+    return Runner(call, sorted_inputs(problem), by_row=True)
+
+
+def softmax_index(problem: Problem) -> Runner:
+    index = softmax_destinations(problem)
+    size = problem.graph.num_nodes
+    return Runner(lambda score: utils.softmax(score, index, num_nodes=size), problem.inputs)
+
+
+def softmax_ptr(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+    inputs = sorted_inputs(problem)
+    return Runner(lambda score: utils.softmax(score, ptr=indptr), inputs, by_row=True)
+
+
+def attention(graph: BenchGraph) -> Attention:
+    src, dst, size = graph.src, graph.dst, graph.num_nodes
+
+    def attend(h: Tensor, score_src: Tensor, score_dst: Tensor) -> Tensor:
+        alpha = utils.softmax(leaky_scores(score_src, score_dst, src, dst), dst, num_nodes=size)
+        message = h.index_select(0, src) * alpha[:, :, None]
+        out: Tensor = utils.scatter(message, dst, dim=0, dim_size=size, reduce="sum")
+        return out
+
+    return attend
+
+
+def gat_attention(problem: Problem) -> Runner:
+    return attention_runner(problem, attention)
+
+
+def _layer(problem: Problem, edges: Any, add_self_loops: bool = True) -> Runner:
+    depth = problem.width // problem.heads
+    layer = GATConv(
+        problem.width,
+        depth,
+        heads=problem.heads,
+        negative_slope=NEGATIVE_SLOPE,
+        add_self_loops=add_self_loops,
+    )
+    return module_runner(problem, layer, edges)
+
+
+def gat_layer(problem: Problem) -> Runner:
+    return _layer(problem, problem.graph.edge_index)
+
+
+def gat_layer_edge_index(problem: Problem) -> Runner:
+    return _layer(problem, _edges(problem.graph))
+
+
+def gat_layer_loops_ready(problem: Problem) -> Runner:
+    return _layer(problem, problem.graph.with_loops.edge_index, add_self_loops=False)
+
+
+def segment_reduce(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+    return Runner(lambda x: utils.segment(x, indptr, reduce=problem.reduce), problem.inputs)
+
+
+def scatter_reduce(problem: Problem) -> Runner:
+    index, size = index_of(problem), problem.graph.num_nodes
+
+    def call(x: Tensor) -> Tensor:
+        out: Tensor = utils.scatter(x, index, dim=0, dim_size=size, reduce=problem.reduce)
+        return out
+
+    return Runner(call, problem.inputs)

@@ -1,0 +1,105 @@
+"""torch_scatter: `segment_csr` over sorted edges, and `scatter` over any."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch_scatter import gather_csr, scatter, scatter_softmax, segment_csr
+
+from bench.graphs import BenchGraph
+from bench.problems import Problem
+from bench.runners import (
+    Attention,
+    Runner,
+    attention_runner,
+    index_of,
+    layer_runner,
+    leaky_scores,
+    messages,
+    softmax_destinations,
+    sorted_inputs,
+)
+
+
+def spmm_csr(problem: Problem) -> Runner:
+    src, indptr = problem.graph.sorted_src, problem.graph.indptr
+
+    def call(x: Tensor, weight: Tensor | None = None) -> Tensor:
+        out: Tensor = segment_csr(messages(x, src, weight), indptr, reduce=problem.reduce)
+        return out
+
+    return Runner(call, sorted_inputs(problem), by_row=True)
+
+
+def spmm_scatter(problem: Problem) -> Runner:
+    src, dst, size = problem.graph.src, problem.graph.dst, problem.graph.num_nodes
+
+    def call(x: Tensor, weight: Tensor | None = None) -> Tensor:
+        message = messages(x, src, weight)
+        out: Tensor = scatter(message, dst, dim=0, dim_size=size, reduce=problem.reduce)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def _softmax(score: Tensor, indptr: Tensor) -> Tensor:
+    largest = segment_csr(score.detach(), indptr, reduce="max")
+    power: Tensor = (score - gather_csr(largest, indptr)).exp()
+    total: Tensor = gather_csr(segment_csr(power, indptr, reduce="sum"), indptr)
+    return power / total
+
+
+def softmax_scatter(problem: Problem) -> Runner:
+    index = softmax_destinations(problem)
+    size = problem.graph.num_nodes
+
+    def call(score: Tensor) -> Tensor:
+        out: Tensor = scatter_softmax(score, index, dim=0, dim_size=size)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def softmax_csr(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+    inputs = sorted_inputs(problem)
+    return Runner(lambda score: _softmax(score, indptr), inputs, by_row=True)
+
+
+def attention(graph: BenchGraph) -> Attention:
+    src, dst, indptr = graph.sorted_src, graph.sorted_dst, graph.indptr
+
+    def attend(h: Tensor, score_src: Tensor, score_dst: Tensor) -> Tensor:
+        alpha = _softmax(leaky_scores(score_src, score_dst, src, dst), indptr)
+        message = h.index_select(0, src) * alpha[:, :, None]
+        out: Tensor = segment_csr(message, indptr, reduce="sum")
+        return out
+
+    return attend
+
+
+def gat_attention(problem: Problem) -> Runner:
+    return attention_runner(problem, attention)
+
+
+def gat_layer(problem: Problem) -> Runner:
+    return layer_runner(problem, attention)
+
+
+def segment_reduce(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+    return Runner(lambda x: segment_csr(x, indptr, reduce=problem.reduce), problem.inputs)
+
+
+def segment_gather(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+    return Runner(lambda x: gather_csr(x, indptr), problem.inputs)
+
+
+def scatter_reduce(problem: Problem) -> Runner:
+    index, size = index_of(problem), problem.graph.num_nodes
+
+    def call(x: Tensor) -> Tensor:
+        out: Tensor = scatter(x, index, dim=0, dim_size=size, reduce=problem.reduce)
+        return out
+
+    return Runner(call, problem.inputs)

@@ -1,0 +1,353 @@
+"""What is measured: inputs of one op on one graph, and the reference's answer to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.graphs import BenchGraph
+from gnnkern import Graph
+from gnnkern.reference.edge_softmax import edge_softmax_reference
+from gnnkern.reference.gat_attention import gat_attention_reference
+from gnnkern.reference.scatter_reduce import scatter_reduce_reference
+from gnnkern.reference.sddmm import sddmm_reference
+from gnnkern.reference.segment_gather import segment_gather_reference
+from gnnkern.reference.segment_reduce import segment_reduce_reference
+from gnnkern.reference.segment_softmax import segment_softmax_reference
+from gnnkern.reference.spmm import spmm_reference
+
+FORWARD = "forward"
+BACKWARD = "forward + backward"
+BACKWARD_WEIGHT = "forward + backward of x and weight"
+
+HEADS = 4
+NEGATIVE_SLOPE = 0.2
+
+# Up to this many elements per edge tensor, all of the result is compared; beyond, every edge of
+# some columns, so that float64 messages stay below a gigabyte.
+_COMPARE_ALL = 1 << 22
+_COLUMNS = 4
+
+
+class Exact(NamedTuple):
+    """The reference's answer, in float64, for the compared part of the output."""
+
+    upstream: Tensor  # like out; zero outside of the part
+    values: dict[str, Tensor]  # "out", and the gradient of each input by its name
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One op, its inputs in the caller's edge order, and which gradients are asked for."""
+
+    kind: str
+    op: str  # the public op, or "gat_layer"
+    reduce: str
+    graph: BenchGraph
+    width: int
+    heads: int
+    inputs: dict[str, Tensor]
+    directions: dict[str, tuple[str, ...]]  # by name, the inputs to differentiate by
+    edge_names: frozenset[str]  # the inputs, and "out", that have one row per edge
+    out_shape: tuple[int, ...]
+    # What is compared of each input and of "out", as a view; and the reference on those parts.
+    part: Callable[[str, Tensor], Tensor]
+    reference: Callable[[Mapping[str, Tensor]], Tensor]
+    index: Tensor | None = None  # [E] of scatter_reduce
+
+    @property
+    def weighted(self) -> bool:
+        return "weight" in self.inputs
+
+    @cached_property
+    def upstream(self) -> Tensor:
+        """The gradient of the output, the same for all."""
+        return _normal(*self.out_shape, seed=99)
+
+    @cached_property
+    def exact(self) -> Exact:
+        """Computed at first use, kept for every implementation and direction."""
+        wanted = {name for names in self.directions.values() for name in names}
+        parts = {
+            name: self.part(name, value).double().requires_grad_(name in wanted)
+            for name, value in self.inputs.items()
+        }
+        upstream = torch.zeros_like(self.upstream)
+        compared = self.part("out", upstream)
+        compared.copy_(self.part("out", self.upstream))
+        out = self.reference(parts)
+        names = sorted(wanted)
+        gradients = torch.autograd.grad(out, [parts[name] for name in names], compared.double())
+        values = dict(zip(names, gradients, strict=True))
+        return Exact(upstream, {"out": out.detach(), **values})
+
+
+def make_problem(kind: str, graph: BenchGraph, width: int) -> Problem:
+    """Build the inputs of a kind of problem; `width` is the number of heads for edge_softmax."""
+    if kind not in KINDS:
+        raise ValueError(f"op must be one of {', '.join(KINDS)}, got {kind!r}")
+    return KINDS[kind](kind, graph, width)
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def _normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _distinct(rows: int, width: int) -> Tensor:  # [rows, width]
+    """Values in (-2, 2) that never repeat in a column: a maximum has one winner in any precision.
+
+    A bijection of the row's number on as many bits as it needs, at most the 24 that float32 holds.
+    None is 0, which the gradient of torch's amax takes for the value that its result started from.
+    """
+    bits = max((max(rows, 2) - 1).bit_length(), 4)
+    assert bits <= 24, "more rows than distinct float32 values"
+    mask = (1 << bits) - 1
+    row = torch.arange(rows)
+    x = torch.empty(rows, width)
+    for column in range(width):
+        mixed = (row * (2 * column + 0x9E3779B1) + 77 * column) & mask
+        mixed = mixed ^ (mixed >> (bits // 2))
+        mixed = (mixed * 0x85EBCA6B) & mask
+        x[:, column] = ((mixed - (1 << (bits - 1))).float() + 0.5) * 2.0 ** (2 - bits)
+    return x
+
+
+def _step(rows: int, width: int) -> int:
+    """The stride of compared columns: from the first to (nearly) the last."""
+    return 1 if rows * width <= _COMPARE_ALL else max((width - 1) // (_COLUMNS - 1), 1)
+
+
+def _columns(names: tuple[str, ...], step: int) -> Callable[[str, Tensor], Tensor]:
+    return lambda name, value: value[:, ::step] if name in names else value
+
+
+# -- kinds -----------------------------------------------------------------------------------------
+
+
+def _spmm(kind: str, graph: BenchGraph, width: int) -> Problem:
+    reduce = "sum" if kind == "spmm_weighted" else kind.removeprefix("spmm_")
+    shape = (graph.num_nodes, width)
+    inputs = {"x": _distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)}
+    directions: dict[str, tuple[str, ...]] = {FORWARD: (), BACKWARD: ("x",)}
+    if kind == "spmm_weighted":
+        inputs["weight"] = _normal(graph.num_edges, seed=2)
+        directions[BACKWARD_WEIGHT] = ("x", "weight")
+    return Problem(
+        kind,
+        "spmm",
+        reduce,
+        graph,
+        width,
+        1,
+        inputs,
+        directions,
+        frozenset({"weight"}),
+        shape,
+        _columns(("x", "out"), _step(graph.num_edges, width)),
+        lambda t: spmm_reference(graph.graph, t["x"], t.get("weight"), reduce),
+    )
+
+
+def _sddmm(kind: str, graph: BenchGraph, width: int) -> Problem:
+    step = max(math.ceil(graph.num_edges * width / _COMPARE_ALL), 1)
+    sizes = (graph.num_nodes, graph.num_nodes)
+    compared = Graph.from_edge_index(graph.edge_index[:, ::step], sizes)
+    shape = (graph.num_nodes, width)
+    return Problem(
+        kind,
+        "sddmm",
+        "dot",
+        graph,
+        width,
+        1,
+        {"x_dst": _normal(*shape, seed=1), "x_src": _normal(*shape, seed=2)},
+        {FORWARD: (), BACKWARD: ("x_dst", "x_src")},
+        frozenset({"out"}),
+        (graph.num_edges,),
+        lambda name, value: value[::step] if name == "out" else value,
+        lambda t: sddmm_reference(compared, t["x_dst"], t["x_src"], "dot"),
+    )
+
+
+def _edge_softmax(kind: str, graph: BenchGraph, heads: int) -> Problem:
+    shape = (graph.num_edges, heads)
+    return Problem(
+        kind,
+        "edge_softmax",
+        "",
+        graph,
+        heads,
+        heads,
+        {"score": _normal(*shape, seed=1)},
+        {FORWARD: (), BACKWARD: ("score",)},
+        frozenset({"score", "out"}),
+        shape,
+        lambda name, value: value,
+        lambda t: edge_softmax_reference(graph.graph, t["score"]),
+    )
+
+
+def _gat_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
+    shape = (graph.num_nodes, HEADS, width // HEADS)
+    heads, step = _attention_part(graph, width)
+
+    def part(name: str, value: Tensor) -> Tensor:
+        return value[:, heads, ::step] if name in ("x", "out") else value[:, heads]
+
+    return Problem(
+        kind,
+        "gat_attention",
+        "",
+        graph,
+        width,
+        HEADS,
+        {
+            "x": _normal(*shape, seed=1),
+            "score_src": _normal(*shape[:2], seed=2),
+            "score_dst": _normal(*shape[:2], seed=3),
+        },
+        {FORWARD: (), BACKWARD: ("x", "score_src", "score_dst")},
+        frozenset(),
+        shape,
+        part,
+        lambda t: gat_attention_reference(
+            graph.graph, t["x"], t["score_src"], t["score_dst"], None, NEGATIVE_SLOPE, 0.0, None
+        ),
+    )
+
+
+def _gat_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
+    depth = width // HEADS
+    heads, step = _attention_part(graph, width)
+    looped = graph.with_loops
+
+    def part(name: str, value: Tensor) -> Tensor:
+        if name == "x":
+            return value
+        if name == "lin.weight":
+            return value.view(HEADS, depth, -1)[heads]  # [H, D, F]
+        if name in ("att_src", "att_dst"):
+            return value[:, heads]  # [1, H, D]
+        # bias, out: [..., H, D]
+        return value.view(*value.shape[:-1], HEADS, depth)[..., heads, ::step]
+
+    def reference(t: Mapping[str, Tensor]) -> Tensor:
+        h = torch.einsum("nf,hdf->nhd", t["x"], t["lin.weight"])  # [N, H, D]
+        score_src = (h * t["att_src"]).sum(-1)  # [N, H]
+        score_dst = (h * t["att_dst"]).sum(-1)  # [N, H]
+        h = h[..., ::step]
+        scores = (score_src, score_dst)
+        g = looped.graph
+        return gat_attention_reference(g, h, *scores, None, NEGATIVE_SLOPE, 0.0, None) + t["bias"]
+
+    inputs = {
+        "x": _normal(graph.num_nodes, width, seed=1),
+        "lin.weight": _normal(width, width, seed=2) / math.sqrt(width),
+        "att_src": _normal(1, HEADS, depth, seed=3) / math.sqrt(depth),
+        "att_dst": _normal(1, HEADS, depth, seed=4) / math.sqrt(depth),
+        "bias": _normal(width, seed=5),
+    }
+    return Problem(
+        kind,
+        "gat_layer",
+        "",
+        graph,
+        width,
+        HEADS,
+        inputs,
+        {FORWARD: (), BACKWARD: tuple(inputs)},
+        frozenset(),
+        (graph.num_nodes, width),
+        part,
+        reference,
+    )
+
+
+def _attention_part(graph: BenchGraph, width: int) -> tuple[slice, int]:
+    """The compared heads, all or the last, and the stride of compared columns in each."""
+    if graph.num_edges * width <= _COMPARE_ALL:
+        return slice(None), 1
+    return slice(HEADS - 1, HEADS), _step(graph.num_edges, width // HEADS)
+
+
+def _segment(kind: str, graph: BenchGraph, width: int) -> Problem:
+    op = kind if kind in ("segment_gather", "segment_softmax") else "segment_reduce"
+    reduce = kind.removeprefix("segment_") if op == "segment_reduce" else ""
+    per_edge, per_node = (graph.num_edges, width), (graph.num_nodes, width)
+    shape, out_shape = {
+        "segment_reduce": (per_edge, per_node),
+        "segment_gather": (per_node, per_edge),
+        "segment_softmax": (per_edge, per_edge),
+    }[op]
+
+    def reference(t: Mapping[str, Tensor]) -> Tensor:
+        if op == "segment_gather":
+            return segment_gather_reference(t["x"], graph.indptr)
+        if op == "segment_softmax":
+            return segment_softmax_reference(t["x"], graph.indptr)
+        return segment_reduce_reference(t["x"], graph.indptr, reduce)
+
+    return Problem(
+        kind,
+        op,
+        reduce,
+        graph,
+        width,
+        1,
+        {"x": _distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
+        {FORWARD: (), BACKWARD: ("x",)},
+        # Rows are in segments for everybody: no order to translate.
+        frozenset(),
+        out_shape,
+        _columns(("x", "out"), _step(graph.num_edges, width)),
+        reference,
+    )
+
+
+def _scatter(kind: str, graph: BenchGraph, width: int) -> Problem:
+    reduce = kind.removeprefix("scatter_")
+    shape = (graph.num_edges, width)
+    generator = torch.Generator().manual_seed(3)
+    index = graph.dst[torch.randperm(graph.num_edges, generator=generator)]
+    return Problem(
+        kind,
+        "scatter_reduce",
+        reduce,
+        graph,
+        width,
+        1,
+        {"x": _distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
+        {FORWARD: (), BACKWARD: ("x",)},
+        frozenset(),
+        (graph.num_nodes, width),
+        _columns(("x", "out"), _step(graph.num_edges, width)),
+        lambda t: scatter_reduce_reference(t["x"], index, graph.num_nodes, reduce),
+        index,
+    )
+
+
+KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
+    "spmm_sum": _spmm,
+    "spmm_mean": _spmm,
+    "spmm_weighted": _spmm,
+    "spmm_max": _spmm,
+    "sddmm_dot": _sddmm,
+    "edge_softmax": _edge_softmax,
+    "gat_attention": _gat_attention,
+    "gat_layer": _gat_layer,
+    "segment_sum": _segment,
+    "segment_max": _segment,
+    "segment_gather": _segment,
+    "segment_softmax": _segment,
+    "scatter_sum": _scatter,
+    "scatter_max": _scatter,
+}

@@ -1,0 +1,57 @@
+"""Where and how numbers were made, and tables of them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gnnkern.info import collect
+
+_ROOT = Path(__file__).parent.parent
+
+
+def machine_line() -> str:
+    """The machine and its versions in one line."""
+    facts = collect()
+    machine = facts["machine"]
+    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    isa = facts["build"].get("instruction_set_chosen", "no native build")
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {caches}, {machine['memory']}, "
+        f"{machine['torch_threads']} threads, {isa}; gnnkern {facts['versions']['gnnkern']}, "
+        f"torch {facts['versions']['torch']}, Python {facts['versions']['python']}"
+    )
+
+
+def commit() -> str:
+    """The commit measured, with a mark where files differ from it."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + (" + local changes" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=_ROOT, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def markdown(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A markdown table with the columns of the first row."""
+    rows = list(rows)
+    columns = list(rows[0])
+    lines = [_line(columns), _line(["---"] * len(columns))]
+    return lines + [_line([_cell(row.get(column)) for column in columns]) for row in rows]
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

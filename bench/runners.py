@@ -1,0 +1,86 @@
+"""One implementation bound to a problem, and the forms of inputs that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.graphs import BenchGraph
+from bench.problems import NEGATIVE_SLOPE, Problem
+
+# (h [N, H, D], score_src [N, H], score_dst [N, H]) -> [N, H, D]
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """One implementation, bound to a problem: `call(*inputs)` is what is timed."""
+
+    call: Callable[..., Tensor]
+    inputs: dict[str, Tensor]
+    # Leaves that `call` reads from a module, by the names of the problem's inputs.
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+    # Edge tensors are sorted by destination, not in the caller's order.
+    by_row: bool = False
+    # The backend of gnnkern that has to run; None: a peer, which must not run gnnkern at all.
+    backend: str | None = None
+
+
+def sorted_inputs(problem: Problem) -> dict[str, Tensor]:
+    return {
+        name: problem.graph.by_row(value) if name in problem.edge_names else value
+        for name, value in problem.inputs.items()
+    }
+
+
+def messages(x: Tensor, src: Tensor, weight: Tensor | None) -> Tensor:  # [E, F]
+    message = x.index_select(0, src)
+    return message if weight is None else message * weight[:, None]
+
+
+def index_of(problem: Problem) -> Tensor:
+    assert problem.index is not None
+    return problem.index
+
+
+def leaky_scores(score_src: Tensor, score_dst: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+    """The attention score [E, H] of each edge, from gathers."""
+    score = score_src.index_select(0, src) + score_dst.index_select(0, dst)
+    return F.leaky_relu(score, NEGATIVE_SLOPE)
+
+
+def attention_runner(problem: Problem, attention: Callable[[BenchGraph], Attention]) -> Runner:
+    return Runner(attention(problem.graph), problem.inputs)
+
+
+def layer_runner(problem: Problem, attention: Callable[[BenchGraph], Attention]) -> Runner:
+    """A GAT layer written by hand, over edges that have their self loops already."""
+    attend = attention(problem.graph.with_loops)
+
+    def call(x: Tensor, weight: Tensor, att_src: Tensor, att_dst: Tensor, bias: Tensor) -> Tensor:
+        h = F.linear(x, weight).view(len(x), problem.heads, -1)  # [N, H, D]
+        return attend(h, (h * att_src).sum(-1), (h * att_dst).sum(-1)).flatten(1) + bias
+
+    return Runner(call, problem.inputs)
+
+
+def module_runner(problem: Problem, layer: torch.nn.Module, edges: Any, **options: Any) -> Runner:
+    """A GAT layer of either library, with the parameters of the problem."""
+    layer.load_state_dict({name: v for name, v in problem.inputs.items() if name != "x"})
+    return Runner(
+        lambda x: layer(x, edges),
+        {"x": problem.inputs["x"]},
+        parameters=dict(layer.named_parameters()),
+        **options,
+    )
+
+
+def softmax_destinations(problem: Problem) -> Tensor:  # [E]
+    """What each score belongs to: its edge's destination, or its segment."""
+    graph = problem.graph
+    return graph.dst if problem.op == "edge_softmax" else graph.sorted_dst

@@ -1,0 +1,188 @@
+"""Writes the generated parts of README.md and CONTRIBUTING.md: `python docs/generate.py`.
+
+A part stands between `<!-- begin NAME -->` and `<!-- end -->`; everything else is written by hand.
+
+| name | what it becomes |
+|---|---|
+| `ops` | the table of ops: their meanings, backends and gradients |
+| `benchmarks` | the tables of the committed results in bench/results/cpu, or how to make one |
+| `file PATH` | the whole file |
+| `file PATH / FIRST` | from the line that starts with FIRST to the next empty line |
+| `file PATH / FIRST / LAST` | from the line that starts with FIRST to one that starts with LAST |
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from gnnkern import ops
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+RESULTS = ROOT / "bench" / "results" / "cpu"
+
+_PART = re.compile(r"<!-- begin (?P<name>.+?) -->\n.*?<!-- end -->", re.DOTALL)
+_LANGUAGES = {".py": "python", ".cpp": "cpp", ".h": "cpp", ".txt": "cmake"}
+
+
+def render(document: str) -> str:
+    """Return the text of a document with every generated part written anew."""
+    return _PART.sub(lambda part: _render_part(part["name"]), document)
+
+
+def _render_part(name: str) -> str:
+    kind, _, what = name.partition(" ")
+    if kind == "ops":
+        body = ops_table()
+    elif kind == "benchmarks":
+        body = benchmarks()
+    elif kind == "file":
+        body = excerpt(*what.split(" / "))
+    else:
+        raise ValueError(f"docs: no such part as {name!r}")
+    return f"<!-- begin {name} -->\n{body}\n<!-- end -->"
+
+
+# -- ops -------------------------------------------------------------------------------------------
+
+
+def ops_table() -> str:
+    """Return a row per op: its meaning and gradients from its docstrings, its backends."""
+    rows = [
+        [
+            f"[`{op}`](gnnkern/ops/{op}.py)",
+            _meaning(op),
+            ", ".join(f"`{implementation.backend}`" for implementation in implementations),
+            _gradients(op),
+        ]
+        for op, implementations in ops.implementations().items()
+    ]
+    return _table(["op", "meaning", "backends", "gradients"], rows)
+
+
+def _meaning(op: str) -> str:
+    """Return what the first line of the op's module says after its name."""
+    first_line = (importlib.import_module(f"gnnkern.ops.{op}").__doc__ or "").splitlines()[0]
+    name, colon, meaning = first_line.partition(": ")
+    if name != op or not colon:
+        raise ValueError(f"docs: gnnkern/ops/{op}.py must begin with '{op}: what it means.'")
+    return meaning.rstrip(".")
+
+
+def _gradients(op: str) -> str:
+    """Return the sentence after `Gradients:` in the docstring of the public function."""
+    found = re.search(r"Gradients: (.+?)\.\s*\n\s*\n", getattr(ops, op).__doc__ or "", re.DOTALL)
+    if not found:
+        raise ValueError(f"docs: the docstring of {op} must have a paragraph 'Gradients: ...'")
+    return " ".join(found[1].split())
+
+
+# -- benchmarks ------------------------------------------------------------------------------------
+
+
+def benchmarks() -> str:
+    """Return a table per committed file of results, or the way to one."""
+    files = sorted(RESULTS.glob("*.json"))
+    if not files:
+        return (
+            "No results are committed yet. `make bench` measures every kernel, beside its peers, "
+            "on your machine."
+        )
+    return "\n\n".join(_results(file) for file in files)
+
+
+def _results(file: Path) -> str:
+    """Return the file's cells as a table, below a link to it and everything else that it states."""
+    results = json.loads(file.read_text())
+    facts: dict[str, Any] = results if isinstance(results, dict) else {"cells": results}
+    lines = [f"[{file.name}]({file.relative_to(ROOT).as_posix()})"]
+    stated = _flat({name: value for name, value in facts.items() if name != "cells"})
+    lines += [f"{name}: {_cell(value)}" for name, value in stated.items()]
+    cells = [_flat(cell) for cell in facts.get("cells", [])]
+    headings = list(dict.fromkeys(name for cell in cells for name in cell))
+    rows = [[_cell(cell.get(name)) for name in headings] for cell in cells]
+    return "; ".join(lines) + (f"\n\n{_table(headings, rows)}" if rows else "")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `{"a": {"b_c": 1}}` as `{"a b c": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        words = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{words} ")
+        else:
+            flat[words] = value
+    return flat
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/")
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def excerpt(path: str, first: str | None = None, last: str | None = None) -> str:
+    """Return a part of a file as a code block.
+
+    Args:
+        path: The file, from the root of the project.
+        first: How the first line begins; None takes the whole file.
+        last: How the last line begins; None ends before the next empty line.
+    """
+    file = ROOT / path
+    lines = file.read_text().rstrip("\n").splitlines()
+    if first is not None:
+        begin = _find(path, lines, first, 0)
+        end = _end(path, lines, begin, last)
+        lines = dedent("\n".join(lines[begin:end])).splitlines()
+    language = _LANGUAGES.get(file.suffix, "")
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def _find(path: str, lines: list[str], start: str, begin: int) -> int:
+    for number in range(begin, len(lines)):
+        if lines[number].lstrip().startswith(start):
+            return number
+    raise ValueError(f"docs: {path} has no line that starts with {start!r} where one is needed")
+
+
+def _end(path: str, lines: list[str], begin: int, last: str | None) -> int:
+    if last is not None:
+        return _find(path, lines, last, begin) + 1
+    end = begin
+    while end < len(lines) and lines[end].strip():
+        end += 1
+    return end
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def main() -> int:
+    """Write the generated parts; return 0."""
+    for name in DOCUMENTS:
+        path = ROOT / name
+        old = path.read_text()
+        new = render(old)
+        if new != old:
+            path.write_text(new)
+            print(f"{name}: written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The choice of a backend, the instruction sets, and one thread pool."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import gnnkern
+from gnnkern import Graph, _native, backends, ops
+from gnnkern.backends import BackendUnavailable, Implementation, Query
+
+GRAPH = Graph.from_edge_index(torch.randint(0, 300, (2, 5000)), 300)
+X = torch.randn(300, 33)
+
+
+def test_a_backend_that_cannot_run_raises_with_every_reason():
+    with pytest.raises(BackendUnavailable) as error:
+        gnnkern.spmm(GRAPH, X, backend="cuda")
+    message = str(error.value)
+    for name in ("cpu: can run", "reference: can run", "triton: not impl", "cuda: not impl"):
+        assert name in message
+    with pytest.raises(ValueError, match="backend must be one of"):
+        gnnkern.spmm(GRAPH, X, backend="fast")
+
+
+def test_use_backend_holds_inside_its_block_and_thread():
+    with gnnkern.use_backend("triton"):
+        with pytest.raises(BackendUnavailable):
+            gnnkern.spmm(GRAPH, X)
+        gnnkern.spmm(GRAPH, X, backend="cpu")
+        with gnnkern.use_backend("reference"):
+            gnnkern.spmm(GRAPH, X)
+    gnnkern.spmm(GRAPH, X)
+    with pytest.raises(ValueError, match="backend must be one of"), gnnkern.use_backend("gpu"):
+        pass
+
+
+def test_landing_on_the_reference_is_not_silent():
+    broken = Implementation("cpu", lambda: None, lambda query: ["it is broken"])
+    plain = Implementation("reference", lambda: None, lambda query: [])
+    backends._warned.clear()
+    with pytest.warns(UserWarning, match="it is broken"):
+        chosen = backends.choose("spmm", (broken, plain), Query("cpu", torch.float32), None)
+    assert chosen is plain
+    with pytest.raises(BackendUnavailable, match="it is broken"):
+        backends.choose("spmm", (broken, plain), Query("cpu", torch.float32), "cpu")
+
+
+def test_report_names_every_op_and_backend():
+    rows = backends.report()
+    assert {row[0] for row in rows} == set(ops.__all__)
+    assert {row[1] for row in rows} == {"reference", "cpu", "triton", "cuda"}
+    assert all(not reasons for _, name, reasons in rows if name in ("cpu", "reference"))
+    assert all(reasons for _, name, reasons in rows if name in ("triton", "cuda"))
+
+
+def test_a_missing_module_gives_its_reason(monkeypatch):
+    monkeypatch.setattr(_native, "native", None)
+    monkeypatch.setattr(_native, "native_error", "no such file")
+    with pytest.raises(BackendUnavailable, match="did not load: no such file"):
+        gnnkern.spmm(GRAPH, X, backend="cpu")
+
+
+@pytest.mark.parametrize("dtype", backends.FLOAT_DTYPES)
+def test_every_instruction_set_agrees(dtype):
+    x = X.to(dtype)
+    heads = torch.randn(300, 4, 10).to(dtype)
+    scores = [torch.randn(300, 4).to(dtype) for _ in range(2)]
+    edge = torch.randn(5000, 3).to(dtype)
+
+    def run():
+        return (
+            gnnkern.spmm(GRAPH, x),
+            gnnkern.spmm(GRAPH, x, edge[:, 0], reduce="max"),
+            gnnkern.sddmm(GRAPH, x, x),
+            gnnkern.edge_softmax(GRAPH, edge),
+            gnnkern.gat_attention(GRAPH, heads, *scores),
+        )
+
+    module = _native.native
+    names = module.build_info()["isas"]
+    before = module.build_info()["isa"]
+    try:
+        results = []
+        for name in names:
+            module.set_isa(name)
+            results.append(run())
+    finally:
+        module.set_isa(before)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 2e-2)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+    with pytest.raises(ValueError, match="neon"):
+        module.set_isa("neon")
+
+
+def test_the_process_has_one_openmp():
+    code = (
+        "import torch, gnnkern, re\n"
+        "torch.ones(1000, 1000) @ torch.ones(1000, 1000)\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print(len(set(re.findall(r'/\\S*lib(?:gomp|iomp5|omp)[^/\\s]*', maps))))\n"
+        "torch.set_num_threads(1)\n"
+        "print(gnnkern._native.native.build_info()['openmp_threads'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout.split() == ["1", "1"]
+
+
+def test_forward_mode_raises_instead_of_losing_the_tangent():
+    with pytest.raises(RuntimeError, match="setup_context"):
+        torch.func.jvp(lambda x: gnnkern.spmm(GRAPH, x), (X,), (X,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward"):
+        gnnkern.spmm(GRAPH, forward_ad.make_dual(X, X))
+
+
+def test_autograd_works_in_threads():
+    x = X.clone().requires_grad_()
+    expected = torch.autograd.grad(gnnkern.spmm(GRAPH, x).square().sum(), x)[0]
+    with torch.autograd.set_multithreading_enabled(False):
+        again = torch.autograd.grad(gnnkern.spmm(GRAPH, x).square().sum(), x)[0]
+    assert torch.equal(expected, again)
