@@ -14,6 +14,7 @@ from gnnkern.info import collect
 
 _COPIED_BYTES = 1 << 28
 _GATHERED_BYTES = 1 << 28
+_GATHERED_ROWS = 1 << 22
 # Rows summed per output row: what is written is then a thirty-second of what is read.
 _BAG = 32
 _REPEATS = 7
@@ -32,7 +33,7 @@ def copy_bandwidth() -> float:
 def gather_bandwidth(width: int) -> float:
     """Bytes of rows [width] float32 per second, gathered at random from a quarter of the cache."""
     rows = max(cache_bytes() // 4 // (width * 4), 1)
-    count = _GATHERED_BYTES // (width * 4) // _BAG * _BAG
+    count = min(_GATHERED_BYTES // (width * 4), _GATHERED_ROWS) // _BAG * _BAG
     generator = torch.Generator().manual_seed(0)
     index = torch.randint(rows, (count,), generator=generator, dtype=torch.int32)
     bags = index.view(-1, _BAG)

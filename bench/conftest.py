@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.bandwidth import copy_bandwidth, gather_bandwidth
+from bench.bandwidth import copy_bandwidth
 from bench.cases import Case
 from bench.cost import cost, floor
 from bench.graphs import RECIPES, bench_graph
@@ -84,7 +84,7 @@ def _row(
     case: Case, problem: Problem, median: float, iqr: float, rounds: int, peak: int
 ) -> dict[str, Any]:
     moved = cost(problem, case.direction)
-    limits = floor(moved, copy_bandwidth(), gather_bandwidth(problem.width))
+    limits = floor(moved, problem.width)
     return {
         "op": case.kind,
         "width": case.width,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bench.bandwidth import copy_bandwidth, gather_bandwidth
 from bench.problems import BACKWARD_WEIGHT, FORWARD, Problem
 
 _FLOAT = 4
@@ -86,10 +87,8 @@ def cost(problem: Problem, direction: str) -> Cost:
     return forward + backward
 
 
-def floor(bytes_moved: Cost, copy_bandwidth: float, cache_bandwidth: float) -> Floor:
-    """The floor from bandwidths in bytes per second."""
-    return Floor(
-        bytes_moved.compulsory / copy_bandwidth,
-        bytes_moved.moved / copy_bandwidth,
-        bytes_moved.gathered / cache_bandwidth,
-    )
+def floor(moved: Cost, width: int) -> Floor:
+    """The floor on this machine; what gathers nothing does not ask for the cache's bandwidth."""
+    copy = copy_bandwidth()
+    cache = moved.gathered / gather_bandwidth(width) if moved.gathered else 0.0
+    return Floor(moved.compulsory / copy, moved.moved / copy, cache)

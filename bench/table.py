@@ -139,7 +139,7 @@ def _row(
     problem: Problem, direction: str, timings: dict[str, Timing], errors: dict[str, float]
 ) -> dict[str, Any]:
     moved = cost(problem, direction)
-    limits = floor(moved, copy_bandwidth(), gather_bandwidth(problem.width))
+    limits = floor(moved, problem.width)
     results = {
         name: {
             "median_ms": timing.median * 1e3,

@@ -10,9 +10,9 @@
 #include <memory>
 #include <new>
 
+#include "cpu/parallel.h"
 #include "cpu/runtime.h"
 #include "cpu/sort_edges.h"
-#include "cpu/parallel.h"
 
 namespace py = pybind11;
 
@@ -115,16 +115,16 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
                      int64_t width, Address weight, int64_t heads, int reduce, Address out,
                      Address argument, int argument_bytes, int num_threads) {
   const CsrArgument csr(csr_fields);
-  RowReduceArgs args{csr.csr,        scalar_type(dtype), at(x), x_stride,
-                     width,          at(weight),         heads, reduction(reduce),
-                     at(out),        nullptr,            at(argument), argument_size(argument_bytes), {}};
+  RowReduceArgs args{
+      csr.csr, scalar_type(dtype), at(x),   x_stride, width,        at(weight),
+      heads,   reduction(reduce),  at(out), nullptr,  at(argument), argument_size(argument_bytes),
+      {}};
   const int64_t size = compute_size_of(args.dtype);
   const int threads = threads_for(csr.csr, width, num_threads);
   Scratch scratch;
-  args.workspace = scratch.reserve(
-      csr.csr.plan.header->num_slots * width * (size + 4),
-      kChunkEdges * ((weight ? heads * size : 0) + 8) + kMaxLanes * 8,
-      weight ? lane_table_bytes(width) : 0, threads);
+  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * (size + 4),
+                                   kChunkEdges * ((weight ? heads * size : 0) + 8) + kMaxLanes * 8,
+                                   weight ? lane_table_bytes(width) : 0, threads);
   py::gil_scoped_release release;
   kernels().row_reduce(args);
 }
@@ -134,9 +134,19 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype, Address grad, 
                           Address grad_x, Address grad_weight, Address x, int64_t x_stride,
                           int num_threads) {
   const CsrArgument csr(csr_fields);
-  SelectBackwardArgs args{csr.csr, scalar_type(dtype), at(grad), width, at(weight), heads,
-                          at(argument), argument_size(argument_bytes), at(grad_x),
-                          at(grad_weight), at(x), x_stride, {}};
+  SelectBackwardArgs args{csr.csr,
+                          scalar_type(dtype),
+                          at(grad),
+                          width,
+                          at(weight),
+                          heads,
+                          at(argument),
+                          argument_size(argument_bytes),
+                          at(grad_x),
+                          at(grad_weight),
+                          at(x),
+                          x_stride,
+                          {}};
   const int threads = threads_for(csr.csr, width, num_threads);
   const bool sums_beside = args.grad_x && size_of(args.dtype) == 2;
   Scratch scratch;
@@ -148,8 +158,15 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype, Address grad, 
 void bind_sddmm(const py::tuple& csr_fields, int dtype, Address x_dst, Address x_src, int64_t width,
                 int64_t heads, int op, Address out, int num_threads) {
   const CsrArgument csr(csr_fields);
-  const SddmmArgs args{csr.csr, scalar_type(dtype), at(x_dst), at(x_src), width, heads,
-                       edge_op(op), at(out), threads_for(csr.csr, width, num_threads)};
+  const SddmmArgs args{csr.csr,
+                       scalar_type(dtype),
+                       at(x_dst),
+                       at(x_src),
+                       width,
+                       heads,
+                       edge_op(op),
+                       at(out),
+                       threads_for(csr.csr, width, num_threads)};
   py::gil_scoped_release release;
   kernels().sddmm(args);
 }
@@ -181,16 +198,20 @@ void bind_gat_forward(const py::tuple& csr_fields, int dtype, Address x, int64_t
                       double negative_slope, double dropout, uint64_t seed, Address out,
                       Address wide_out, Address log_sum_exp, int num_threads) {
   const CsrArgument csr(csr_fields);
-  GatForwardArgs args{csr.csr,       scalar_type(dtype), at(x),          heads,
-                      head_width,    at(score_src),      at(score_dst),  at(edge_score),
-                      negative_slope, {dropout, seed},   at(out), at(wide_out), at(log_sum_exp), {}};
+  GatForwardArgs args{csr.csr,         scalar_type(dtype),
+                      at(x),           heads,
+                      head_width,      at(score_src),
+                      at(score_dst),   at(edge_score),
+                      negative_slope,  {dropout, seed},
+                      at(out),         at(wide_out),
+                      at(log_sum_exp), {}};
   const int64_t size = compute_size_of(args.dtype);
   const int64_t width = heads * head_width;
   Scratch scratch;
-  args.workspace = scratch.reserve(
-      csr.csr.plan.header->num_slots * (2 * heads * size + width * (size + 4)),
-      (kChunkEdges * heads + 3 * heads + 2 * kMaxLanes) * size + 64,
-      lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
+  args.workspace =
+      scratch.reserve(csr.csr.plan.header->num_slots * (2 * heads * size + width * (size + 4)),
+                      (kChunkEdges * heads + 3 * heads + 2 * kMaxLanes) * size + 64,
+                      lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
   py::gil_scoped_release release;
   kernels().gat_forward(args);
 }
@@ -201,17 +222,28 @@ void bind_gat_backward(const py::tuple& csr_fields, int dtype, Address x, int64_
                        uint64_t seed, Address grad_x, Address grad_score_src, Address grad_score,
                        int num_threads) {
   const CsrArgument csr(csr_fields);
-  GatBackwardArgs args{csr.csr,      scalar_type(dtype), at(x),          heads,
-                       head_width,   at(score_src),      at(packed_dst), at(edge_score),
-                       at(grad),     negative_slope,     {dropout, seed}, at(grad_x),
-                       at(grad_score_src), at(grad_score), {}};
+  GatBackwardArgs args{csr.csr,
+                       scalar_type(dtype),
+                       at(x),
+                       heads,
+                       head_width,
+                       at(score_src),
+                       at(packed_dst),
+                       at(edge_score),
+                       at(grad),
+                       negative_slope,
+                       {dropout, seed},
+                       at(grad_x),
+                       at(grad_score_src),
+                       at(grad_score),
+                       {}};
   const int64_t size = compute_size_of(args.dtype);
   const int64_t width = heads * head_width;
   Scratch scratch;
-  args.workspace = scratch.reserve(
-      csr.csr.plan.header->num_slots * (width + heads) * size,
-      (5 * (kChunkEdges * heads + kMaxLanes) + width + heads + kMaxLanes) * size, 0,
-      threads_for(csr.csr, width, num_threads));
+  args.workspace =
+      scratch.reserve(csr.csr.plan.header->num_slots * (width + heads) * size,
+                      (5 * (kChunkEdges * heads + kMaxLanes) + width + heads + kMaxLanes) * size, 0,
+                      threads_for(csr.csr, width, num_threads));
   py::gil_scoped_release release;
   kernels().gat_backward(args);
 }
@@ -219,11 +251,17 @@ void bind_gat_backward(const py::tuple& csr_fields, int dtype, Address x, int64_
 void bind_gat_pack(int dtype, int64_t num_dst, int64_t heads, int64_t head_width, Address score_dst,
                    Address log_sum_exp, Address out, Address grad, Address packed_dst,
                    int num_threads) {
-  const GatPackArgs args{scalar_type(dtype), num_dst, heads, head_width, at(score_dst),
-                         at(log_sum_exp), at(out), at(grad), at(packed_dst),
-                         num_dst * heads * head_width < kSerialElements
-                             ? 1
-                             : usable_threads(num_threads)};
+  const GatPackArgs args{
+      scalar_type(dtype),
+      num_dst,
+      heads,
+      head_width,
+      at(score_dst),
+      at(log_sum_exp),
+      at(out),
+      at(grad),
+      at(packed_dst),
+      num_dst * heads * head_width < kSerialElements ? 1 : usable_threads(num_threads)};
   py::gil_scoped_release release;
   kernels().gat_pack(args);
 }
@@ -234,9 +272,19 @@ std::pair<int64_t, bool> bind_sort_edges(int input_type, Address rows, int64_t r
                                          int64_t num_rows, int64_t num_cols, int output_type,
                                          Address indptr, Address indices, Address edge_id,
                                          int num_threads) {
-  const SortEdgesArgs args{index_type(input_type), at(rows), row_stride, at(cols), col_stride,
-                           num_edges, num_rows, num_cols, index_type(output_type), at(indptr),
-                           at(indices), at(edge_id), num_threads};
+  const SortEdgesArgs args{index_type(input_type),
+                           at(rows),
+                           row_stride,
+                           at(cols),
+                           col_stride,
+                           num_edges,
+                           num_rows,
+                           num_cols,
+                           index_type(output_type),
+                           at(indptr),
+                           at(indices),
+                           at(edge_id),
+                           num_threads};
   py::gil_scoped_release release;
   const SortEdgesResult result = sort_edges(args);
   return {result.bad_edge, result.sorted};
@@ -245,8 +293,9 @@ std::pair<int64_t, bool> bind_sort_edges(int input_type, Address rows, int64_t r
 void bind_reverse_csr(int type, Address indptr, Address indices, Address edge_id, int64_t num_rows,
                       int64_t num_cols, int64_t num_edges, Address rev_indptr, Address rev_indices,
                       Address rev_edge_id, int num_threads) {
-  const ReverseArgs args{index_type(type), at(indptr), at(indices), at(edge_id), num_rows, num_cols,
-                         num_edges, at(rev_indptr), at(rev_indices), at(rev_edge_id), num_threads};
+  const ReverseArgs args{index_type(type), at(indptr),      at(indices), at(edge_id),
+                         num_rows,         num_cols,        num_edges,   at(rev_indptr),
+                         at(rev_indices),  at(rev_edge_id), num_threads};
   py::gil_scoped_release release;
   reverse_csr(args);
 }

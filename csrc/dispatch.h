@@ -46,7 +46,9 @@ static inline int64_t size_of(ScalarType type) {
   }
 }
 
-static inline int64_t compute_size_of(ScalarType type) { return type == ScalarType::kFloat64 ? 8 : 4; }
+static inline int64_t compute_size_of(ScalarType type) {
+  return type == ScalarType::kFloat64 ? 8 : 4;
+}
 
 // Calls body.template operator()<scalar_t>() for the run-time scalar type.
 template <class Body>

@@ -96,7 +96,7 @@ def reverse_csr(
     return rev_indptr, rows[order].to(indptr.dtype), rev_edge_id
 
 
-# -- the reverse as a torch operator, for graphs that are first reversed inside torch.compile -------
+# -- the reverse as a torch operator, for graphs first reversed inside torch.compile --------------
 
 _LIBRARY.define(
     "reverse_csr(Tensor indptr, Tensor indices, Tensor? edge_id, SymInt num_cols)"
@@ -114,8 +114,7 @@ def _reverse_with_plan(
 _LIBRARY.impl("reverse_csr", _reverse_with_plan, "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("gnnkern::reverse_csr", lib=_LIBRARY)
-def _(
+def _reverse_fake(
     indptr: Tensor, indices: Tensor, edge_id: Tensor | None, num_cols: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     num_edges = indices.shape[0]
@@ -129,3 +128,6 @@ def _(
         torch.empty_like(indices),
         torch.empty(length, dtype=torch.int64),
     )
+
+
+torch.library.register_fake("gnnkern::reverse_csr", _reverse_fake, lib=_LIBRARY)

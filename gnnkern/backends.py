@@ -115,6 +115,8 @@ def choose(
         if wanted in ("auto", implementation.backend) and not implementation.unsupported(query):
             if wanted == "auto" and implementation.backend == "reference":
                 _warn_slow(op, _list_reasons(implementations, query))
+            if implementation.backend != "reference":
+                _refuse_transforms(op)
             return implementation
     _check_name(op, wanted)
     raise BackendUnavailable(
@@ -123,14 +125,24 @@ def choose(
     )
 
 
+def _refuse_transforms(op: str) -> None:
+    """Kernels read memory, which the tensors inside a transform of torch.func do not have."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{op}: the transforms of torch.func (grad, jvp, vmap) are not implemented; "
+            "backend='reference' has them through plain torch"
+        )
+
+
 def _list_reasons(implementations: Sequence[Implementation], query: Query) -> str:
     lines = []
     present = {implementation.backend for implementation in implementations}
     for implementation in implementations:
         reasons = implementation.unsupported(query)
         lines.append(f"  {implementation.backend}: {'; '.join(reasons) or 'can run'}")
-    lines += [f"  {name}: not implemented for this op" for name in BACKENDS[1:]
-              if name not in present]
+    lines += [
+        f"  {name}: not implemented for this op" for name in BACKENDS[1:] if name not in present
+    ]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gnnkern import _native, _sorting
+from gnnkern import _sorting
 from gnnkern._native import Csr
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ class Graph:
             kept = (src != dst).nonzero().squeeze(1)
             graph = Graph.from_edge_index(self.edge_index[:, kept], (self.num_src, self.num_dst))
             cached = self._cache["without_loops"] = (graph, kept)
-        return cached  # type: ignore[no-any-return]
+        return cached
 
     def add_self_loops(
         self, edge_attr: Tensor | None = None, fill_value: float | Tensor = 1.0
@@ -362,7 +362,7 @@ class Graph:
         looped = (src == dst).nonzero().squeeze(1)
         if looped.numel():
             # The last loop of each node, found without depending on the order of writes.
-            last = torch.full_like(loops[:, *[0] * (loops.dim() - 1)], -1, dtype=torch.int64)
+            last = torch.full((self.num_dst,), -1, dtype=torch.int64, device=self.device)
             last = last.scatter_reduce(0, src[looped], looped, "amax")
             nodes = (last >= 0).nonzero().squeeze(1)
             loops = loops.index_copy(0, nodes, edge_attr[last[nodes]])

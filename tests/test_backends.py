@@ -113,7 +113,7 @@ def test_the_process_has_one_openmp():
 
 
 def test_forward_mode_raises_instead_of_losing_the_tangent():
-    with pytest.raises(RuntimeError, match="setup_context"):
+    with pytest.raises(RuntimeError, match="transforms of torch.func"):
         torch.func.jvp(lambda x: gnnkern.spmm(GRAPH, x), (X,), (X,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward"):
         gnnkern.spmm(GRAPH, forward_ad.make_dual(X, X))

@@ -56,7 +56,9 @@ def test_constructors_agree(dtype):
 
     for sparse in (dense.to_sparse_coo(), dense.to_sparse_csr(), dense.to_sparse_csc()):
         g = Graph.from_torch_sparse(sparse)
-        values = sparse.coalesce().values() if sparse.layout == torch.sparse_coo else sparse.values()
+        values = (
+            sparse.coalesce().values() if sparse.layout == torch.sparse_coo else sparse.values()
+        )
         torch.testing.assert_close(gnnkern.spmm(g, x, values), expected)
     for form in ("coo", "csr", "csc", "lil"):
         matrix = scipy.sparse.coo_array(dense.numpy()).asformat(form)

@@ -35,8 +35,8 @@ static inline void dot_heads(const a_t* a, const b_t* b, int64_t heads, int64_t 
   using compute_t = compute_of<b_t>;
   if (heads_share_vector<compute_t>(heads, head_width)) {
     for (int64_t column = 0; column < heads * head_width; column += kLanes<compute_t>) {
-      const vec<compute_t> sums = sum_groups<compute_t>(load(a + column) * load(b + column),
-                                                        static_cast<int>(head_width));
+      const vec<compute_t> sums =
+          sum_groups<compute_t>(load(a + column) * load(b + column), static_cast<int>(head_width));
       for (int64_t lane = 0; lane < kLanes<compute_t>; lane += head_width) {
         put((column + lane) / head_width, sums[lane]);
       }

@@ -28,8 +28,8 @@ struct HeadRows {
   // The heads from `head` on of the row that starts at `offset`; further lanes are arbitrary.
   vec<compute_of<scalar_t>> at(int64_t offset, int64_t head, int64_t heads) const {
     const int64_t left = heads - head;
-    const int count = left < kLanes<compute_of<scalar_t>> ? static_cast<int>(left)
-                                                          : kLanes<compute_of<scalar_t>>;
+    const int count =
+        left < kLanes<compute_of<scalar_t>> ? static_cast<int>(left) : kLanes<compute_of<scalar_t>>;
     return load_at_least(data + offset + head, count, end);
   }
 };
@@ -102,28 +102,28 @@ struct GatForward {
   void long_row_statistics() const {
     const Csr& csr = args.csr;
     if (csr.plan.header->num_slots == 0) return;
-    parallel_tasks(csr.plan.header->num_items, args.workspace.threads,
-                   [&](int64_t number, int thread) {
-      const PlanItem& item = csr.plan.items[number];
-      if (item.slot < 0) return;
-      auto* stage = reinterpret_cast<compute_t*>(args.workspace.stage +
-                                                 thread * args.workspace.stage_bytes);
-      stage_scores(item, stage);
-      Statistics::at(args.workspace.partial, item.slot, heads)
-          .take(stage, item.edge_end - item.edge_begin, heads);
-    });
+    parallel_tasks(
+        csr.plan.header->num_items, args.workspace.threads, [&](int64_t number, int thread) {
+          const PlanItem& item = csr.plan.items[number];
+          if (item.slot < 0) return;
+          auto* stage = reinterpret_cast<compute_t*>(args.workspace.stage +
+                                                     thread * args.workspace.stage_bytes);
+          stage_scores(item, stage);
+          Statistics::at(args.workspace.partial, item.slot, heads)
+              .take(stage, item.edge_end - item.edge_begin, heads);
+        });
     for_each_long_row(csr, args.workspace.threads,
                       [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
-      const auto all = Statistics::at(args.workspace.partial, slot_begin, heads);
-      for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
-        all.merge(Statistics::at(args.workspace.partial, slot, heads), heads);
-      }
-      for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
-        std::memcpy(Statistics::at(args.workspace.partial, slot, heads).largest, all.largest,
-                    2 * heads * sizeof(compute_t));
-      }
-      write_log_sum_exp(row, all);
-    });
+                        const auto all = Statistics::at(args.workspace.partial, slot_begin, heads);
+                        for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
+                          all.merge(Statistics::at(args.workspace.partial, slot, heads), heads);
+                        }
+                        for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
+                          std::memcpy(Statistics::at(args.workspace.partial, slot, heads).largest,
+                                      all.largest, 2 * heads * sizeof(compute_t));
+                        }
+                        write_log_sum_exp(row, all);
+                      });
   }
 
   void stage_attention(const PlanItem& item, int thread, compute_t* alpha) const {
@@ -381,8 +381,8 @@ struct GatBackward {
     const int64_t begin = first * heads;
     const int64_t count = edges * heads;
     for (int64_t i = begin; i < begin + count; ++i) {
-      stage.product[i] = (stage.kept[i] * stage.product[i] - stage.alpha[i] * stage.expected[i]) *
-                         stage.slope[i];
+      stage.product[i] =
+          (stage.kept[i] * stage.product[i] - stage.alpha[i] * stage.expected[i]) * stage.slope[i];
     }
     fold_heads(stage.product + begin, count, heads, compute_t{0}, Sum{}, grad_score_src);
   }
@@ -400,36 +400,36 @@ struct GatBackward {
   void run() const {
     const Csr& csr = args.csr;
     auto* grad_score = static_cast<compute_t*>(args.grad_score);
-    parallel_tasks(csr.plan.header->num_items, args.workspace.threads,
-                   [&](int64_t number, int thread) {
-      const PlanItem& item = csr.plan.items[number];
-      const EdgeStage<compute_t> stage = stage_of(thread);
-      // Behind the five stages: one row of gradients.
-      compute_t* row_memory = stage.alpha + 5 * (kChunkEdges * heads + W);
-      stage_attention(item, stage);
-      int64_t begin = item.edge_begin;
-      for (int64_t row = item.row_begin; row < item.row_end; ++row) {
-        const int64_t end = item.slot >= 0 ? item.edge_end : row_begin(csr, row + 1);
-        compute_t* grad_row = item.slot >= 0 ? partial(item.slot) : row_memory;
-        sum_row(item, {row, begin, end, item.edge_end, item.slot}, stage, grad_row);
-        score_gradient(begin - item.edge_begin, end - begin, stage, grad_row + width);
-        if (item.slot < 0) write_row(row, grad_row, grad_row + width);
-        begin = end;
-      }
-      const compute_t* from = stage.product;
-      for_each_caller_edge(csr, item, [&](int64_t, int64_t edge) {
-        for (int64_t head = 0; head < heads; ++head) grad_score[edge * heads + head] = *from++;
-      });
-    });
+    parallel_tasks(
+        csr.plan.header->num_items, args.workspace.threads, [&](int64_t number, int thread) {
+          const PlanItem& item = csr.plan.items[number];
+          const EdgeStage<compute_t> stage = stage_of(thread);
+          // Behind the five stages: one row of gradients.
+          compute_t* row_memory = stage.alpha + 5 * (kChunkEdges * heads + W);
+          stage_attention(item, stage);
+          int64_t begin = item.edge_begin;
+          for (int64_t row = item.row_begin; row < item.row_end; ++row) {
+            const int64_t end = item.slot >= 0 ? item.edge_end : row_begin(csr, row + 1);
+            compute_t* grad_row = item.slot >= 0 ? partial(item.slot) : row_memory;
+            sum_row(item, {row, begin, end, item.edge_end, item.slot}, stage, grad_row);
+            score_gradient(begin - item.edge_begin, end - begin, stage, grad_row + width);
+            if (item.slot < 0) write_row(row, grad_row, grad_row + width);
+            begin = end;
+          }
+          const compute_t* from = stage.product;
+          for_each_caller_edge(csr, item, [&](int64_t, int64_t edge) {
+            for (int64_t head = 0; head < heads; ++head) grad_score[edge * heads + head] = *from++;
+          });
+        });
     for_each_long_row(csr, args.workspace.threads,
                       [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
-      compute_t* all = partial(slot_begin);
-      for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
-        const compute_t* later = partial(slot);
-        for (int64_t i = 0; i < width + heads; ++i) all[i] += later[i];
-      }
-      write_row(row, all, all + width);
-    });
+                        compute_t* all = partial(slot_begin);
+                        for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
+                          const compute_t* later = partial(slot);
+                          for (int64_t i = 0; i < width + heads; ++i) all[i] += later[i];
+                        }
+                        write_row(row, all, all + width);
+                      });
   }
 };
 

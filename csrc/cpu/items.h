@@ -25,7 +25,8 @@ struct RowPart {
   int64_t slot;
 };
 
-// Calls visit(context, part) for every row part, with the context that enter(item, thread) returned.
+// Calls visit(context, part) for every row part, with the context that enter(item, thread)
+// returned.
 template <class Enter, class Visit>
 static inline void for_each_row_part(const Csr& csr, int threads, const Enter& enter,
                                      const Visit& visit) {

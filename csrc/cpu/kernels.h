@@ -1,7 +1,8 @@
 // The arguments of every CPU kernel, and its one declaration per instruction set.
 //
-// Pointers are to contiguous memory unless a stride is given; strides count elements. `edge_id` maps
-// an edge of the CSR matrix to the caller's edge order; null means the two orders are the same.
+// Pointers are to contiguous memory unless a stride is given; strides count elements. `edge_id`
+// maps an edge of the CSR matrix to the caller's edge order; null means the two orders are the
+// same.
 #pragma once
 
 #include <cstdint>
@@ -158,16 +159,16 @@ struct GatPackArgs {
   int threads;
 };
 
-#define GNNKERN_DECLARE_KERNELS(isa)                       \
-  namespace isa {                                          \
-  void row_reduce(const RowReduceArgs& args);              \
-  void select_backward(const SelectBackwardArgs& args);    \
-  void sddmm(const SddmmArgs& args);                       \
-  void segment_softmax(const SegmentSoftmaxArgs& args);    \
-  void segment_gather(const SegmentGatherArgs& args);      \
-  void gat_forward(const GatForwardArgs& args);            \
-  void gat_backward(const GatBackwardArgs& args);          \
-  void gat_pack(const GatPackArgs& args);                  \
+#define GNNKERN_DECLARE_KERNELS(isa)                    \
+  namespace isa {                                       \
+  void row_reduce(const RowReduceArgs& args);           \
+  void select_backward(const SelectBackwardArgs& args); \
+  void sddmm(const SddmmArgs& args);                    \
+  void segment_softmax(const SegmentSoftmaxArgs& args); \
+  void segment_gather(const SegmentGatherArgs& args);   \
+  void gat_forward(const GatForwardArgs& args);         \
+  void gat_backward(const GatBackwardArgs& args);       \
+  void gat_pack(const GatPackArgs& args);               \
   }
 
 GNNKERN_DECLARE_KERNELS(baseline)

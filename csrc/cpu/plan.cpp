@@ -16,8 +16,8 @@ class PlanWriter {
   PlanWriter(int64_t* data, int64_t num_rows, int64_t num_edges)
       : header_(reinterpret_cast<PlanHeader*>(data)),
         items_(reinterpret_cast<PlanItem*>(data + 8)),
-        long_rows_(reinterpret_cast<PlanLongRow*>(data + 8 +
-                                                  5 * plan_item_bound(num_rows, num_edges))) {
+        long_rows_(
+            reinterpret_cast<PlanLongRow*>(data + 8 + 5 * plan_item_bound(num_rows, num_edges))) {
     *header_ = {kPlanMagic, num_rows, num_edges, kChunkEdges, 0, 0, 0, 0};
   }
 
@@ -87,9 +87,9 @@ Plan Plan::view(const int64_t* data, int64_t num_rows, int64_t num_edges) {
       header->num_edges != num_edges) {
     throw std::invalid_argument("the plan was not made for this graph");
   }
-  return {header, reinterpret_cast<const PlanItem*>(data + 8),
-          reinterpret_cast<const PlanLongRow*>(data + 8 +
-                                               5 * plan_item_bound(num_rows, num_edges))};
+  return {
+      header, reinterpret_cast<const PlanItem*>(data + 8),
+      reinterpret_cast<const PlanLongRow*>(data + 8 + 5 * plan_item_bound(num_rows, num_edges))};
 }
 
 void make_plan(IndexType index_type, const void* indptr, int64_t num_rows, int64_t num_edges,

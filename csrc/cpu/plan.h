@@ -46,9 +46,9 @@ inline constexpr int64_t kPlanMagic = 0x67706c616e303176;
 // enough that an item costs far more than handing it to a thread.
 inline constexpr int64_t kChunkEdges = 2048;
 
-// Upper bounds that follow from the sizes alone, so that a plan's shape is known before its content.
-// Two whole-row items in sequence hold more than `chunk_edges` rows or edges; a long row adds one
-// interruption and at most two chunks per `chunk_edges` edges.
+// Upper bounds that follow from the sizes alone, so that a plan's shape is known before its
+// content. Two whole-row items in sequence hold more than `chunk_edges` rows or edges; a long row
+// adds one interruption and at most two chunks per `chunk_edges` edges.
 static inline int64_t plan_item_bound(int64_t num_rows, int64_t num_edges) {
   return (2 * (num_rows + num_edges) + 3 * num_edges) / kChunkEdges + 2;
 }

@@ -1,12 +1,13 @@
-// Reductions over the edges of a row, as policies: what to keep, and how one more message changes it.
+// Reductions over the edges of a row, as policies: what to keep, and how one more message changes
+// it.
 #pragma once
 
 #include "simd.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
-// `first` starts a row from its first message, `step` adds one, `merge` appends the state of a later
-// part of the same row, `value` is the result.
+// `first` starts a row from its first message, `step` adds one, `merge` appends the state of a
+// later part of the same row, `value` is the result.
 
 template <typename compute_t>
 struct SumReducer {
@@ -36,7 +37,8 @@ struct MulReducer {
   vec<compute_t> value(const State& state) const { return state.value; }
 };
 
-// Largest (or smallest) message and where it stood: the first of equals wins, a NaN beats any number.
+// Largest (or smallest) message and where it stood: the first of equals wins, a NaN beats any
+// number.
 template <typename compute_t, bool kSmallest>
 struct SelectReducer {
   static constexpr bool kSelects = true;

@@ -51,9 +51,7 @@ struct RowWriter {
   Columns<compute_t> columns;
   PartialRows<compute_t> partial;
 
-  scalar_t* out(int64_t row) const {
-    return static_cast<scalar_t*>(args.out) + row * args.width;
-  }
+  scalar_t* out(int64_t row) const { return static_cast<scalar_t*>(args.out) + row * args.width; }
   compute_t* wide_out(int64_t row) const {
     return static_cast<compute_t*>(args.wide_out) + row * args.width;
   }
@@ -119,8 +117,8 @@ struct RowWriter {
   }
 };
 
-// `index_t` is the type of the row numbers: those of the graph, or int64 for segments, whose numbers
-// are written out item by item.
+// `index_t` is the type of the row numbers: those of the graph, or int64 for segments, whose
+// numbers are written out item by item.
 //
 // stage_weight(item, thread, memory) writes the weights of an item's edges [edges, heads];
 // make_weight turns them into a weight policy.
@@ -165,11 +163,11 @@ static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer
                });
   };
   for_each_row_part(args.csr, args.workspace.threads, enter, visit);
-  for_each_long_row(args.csr, args.workspace.threads,
-                    [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
-                      const int64_t degree = row_begin(args.csr, row + 1) - row_begin(args.csr, row);
-                      writer.fold(row, degree, slot_begin, slot_end);
-                    });
+  for_each_long_row(
+      args.csr, args.workspace.threads, [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
+        const int64_t degree = row_begin(args.csr, row + 1) - row_begin(args.csr, row);
+        writer.fold(row, degree, slot_begin, slot_end);
+      });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

@@ -25,9 +25,7 @@ struct Columns {
   int64_t width;
 
   bool narrow() const { return width < kLanes<compute_t>; }
-  int64_t count() const {
-    return (width + kLanes<compute_t> - 1) / kLanes<compute_t>;
-  }
+  int64_t count() const { return (width + kLanes<compute_t> - 1) / kLanes<compute_t>; }
   int64_t start(int64_t vector) const {
     const int64_t column = vector * kLanes<compute_t>;
     const int64_t last = width - kLanes<compute_t>;
@@ -42,7 +40,9 @@ struct GatheredRows {
   int64_t stride;
   const index_t* indices;
 
-  const scalar_t* at(int64_t edge) const { return x + static_cast<int64_t>(indices[edge]) * stride; }
+  const scalar_t* at(int64_t edge) const {
+    return x + static_cast<int64_t>(indices[edge]) * stride;
+  }
   // Asks for `bytes` of a row from `column` on.
   void fetch(int64_t edge, int64_t column, int64_t bytes) const {
     const char* from = reinterpret_cast<const char*>(at(edge) + column);
@@ -80,7 +80,8 @@ struct HeadWeight {
   }
 };
 
-// Any width per head: the weights of the heads inside a vector are loaded and spread over its lanes.
+// Any width per head: the weights of the heads inside a vector are loaded and spread over its
+// lanes.
 template <typename compute_t>
 struct LaneHeads {
   int64_t first_head;
@@ -98,8 +99,8 @@ struct SpreadWeight {
     const LaneHeads<compute_t>& lanes = table[vector];
     vec_mask<compute_t> from;
     std::memcpy(&from, lanes.head_of_lane, sizeof(from));
-    const vec<compute_t> loaded = load_first(weight + edge * heads + lanes.first_head,
-                                             static_cast<int>(lanes.num_heads));
+    const vec<compute_t> loaded =
+        load_first(weight + edge * heads + lanes.first_head, static_cast<int>(lanes.num_heads));
     return x * permute<compute_t>(loaded, from);
   }
 };
@@ -127,13 +128,13 @@ static inline int64_t lane_heads_bytes(int64_t width) {
 
 // -- the loop ----------------------------------------------------------------------------------
 
-// Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`, in one run.
-// Positions count from `row_begin`; rows up to `fetch_end` may be fetched ahead.
+// Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`, in one
+// run. Positions count from `row_begin`; rows up to `fetch_end` may be fetched ahead.
 template <int kTile, bool kNarrow, class Reducer, class Weight, class Rows>
 static inline void reduce_run(const Reducer& reducer, typename Reducer::State* state,
-                               const Rows& rows, const Weight& weight,
-                               const Columns<typename Reducer::scalar>& columns, int64_t vector,
-                               int64_t begin, int64_t end, int64_t row_begin, int64_t fetch_end) {
+                              const Rows& rows, const Weight& weight,
+                              const Columns<typename Reducer::scalar>& columns, int64_t vector,
+                              int64_t begin, int64_t end, int64_t row_begin, int64_t fetch_end) {
   using compute_t = typename Reducer::scalar;
   using State = typename Reducer::State;
   int64_t start[kTile];
@@ -157,7 +158,8 @@ static inline void reduce_run(const Reducer& reducer, typename Reducer::State* s
     rows.fetch(ahead < fetch_end ? ahead : fetch_end - 1, start[0], tile_bytes);
   };
 
-  // Few vectors alone would wait for one addition per edge: sums then run over several edges at once.
+  // Few vectors alone would wait for one addition per edge: sums then run over several edges at
+  // once.
   constexpr int kStreams = Reducer::kAssociates && kTile <= 2 ? 4 / kTile : 1;
   State acc[kStreams][kTile];
   int64_t edge = begin;
@@ -188,8 +190,8 @@ static inline void reduce_run(const Reducer& reducer, typename Reducer::State* s
   }
 }
 
-// The same in runs of kRunEdges, so that the rounding error of a long sum grows with the square root
-// of its length and not with the length.
+// The same in runs of kRunEdges, so that the rounding error of a long sum grows with the square
+// root of its length and not with the length.
 template <int kTile, bool kNarrow, class Reducer, class Weight, class Rows>
 static inline void reduce_tile(const Reducer& reducer, typename Reducer::State* state,
                                const Rows& rows, const Weight& weight,

@@ -10,10 +10,16 @@ namespace gnnkern {
 
 namespace {
 
-#define GNNKERN_TABLE(isa)                                                              \
-  {#isa,                isa::row_reduce,     isa::select_backward,                      \
-   isa::sddmm,          isa::segment_softmax, isa::segment_gather,                      \
-   isa::gat_forward,    isa::gat_backward,   isa::gat_pack}
+#define GNNKERN_TABLE(isa) \
+  {#isa,                   \
+   isa::row_reduce,        \
+   isa::select_backward,   \
+   isa::sddmm,             \
+   isa::segment_softmax,   \
+   isa::segment_gather,    \
+   isa::gat_forward,       \
+   isa::gat_backward,      \
+   isa::gat_pack}
 
 // Best first.
 const KernelTable kTables[] = {

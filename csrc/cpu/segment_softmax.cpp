@@ -18,8 +18,7 @@ struct SegmentSoftmax {
     return args.workspace.stage + thread * args.workspace.stage_bytes;
   }
   compute_t* stage(int thread, int number) const {
-    return reinterpret_cast<compute_t*>(memory(thread)) + 2 * heads +
-           number * kChunkEdges * heads;
+    return reinterpret_cast<compute_t*>(memory(thread)) + 2 * heads + number * kChunkEdges * heads;
   }
 
   // Writes staged values of an item back to the caller's order.
@@ -82,10 +81,8 @@ struct SegmentSoftmax {
 
   void forward() const {
     const auto* score = static_cast<const scalar_t*>(args.score);
-    run(
-        [&](const PlanItem& item, int thread) {
-          stage_edges(args.csr, score, heads, item, stage(thread, 0));
-        },
+    run([&](const PlanItem& item,
+            int thread) { stage_edges(args.csr, score, heads, item, stage(thread, 0)); },
         [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
           statistics.take_and_normalise(stage(thread, 0) + first * heads, edges, heads,
                                         stage(thread, 1));

@@ -65,8 +65,8 @@ void scatter_winners(const SelectBackwardArgs& args) {
       sums = grad_x + begin;
       stride = args.width;
     } else {
-      sums = reinterpret_cast<compute_t*>(args.workspace.stage +
-                                          thread * args.workspace.stage_bytes);
+      sums =
+          reinterpret_cast<compute_t*>(args.workspace.stage + thread * args.workspace.stage_bytes);
       stride = kOwnedColumns;
     }
     for (int64_t row = 0; row < args.csr.num_cols; ++row) {

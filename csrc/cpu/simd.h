@@ -115,8 +115,7 @@ static inline vec_half_bits narrow(vec<float> value, float16) {
   const vec_float_bits magnitude = bits & 0x7fffffffu;
   const vec_float_bits normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   // Adding 0.5 aligns the last bit of a subnormal half with the last bit of the float.
-  const vec_float_bits subnormal =
-      (vec_float_bits)((vec<float>)magnitude + 0.5f) - 0x3f000000u;
+  const vec_float_bits subnormal = (vec_float_bits)((vec<float>)magnitude + 0.5f) - 0x3f000000u;
   vec_float_bits half = magnitude < 0x38800000u ? subnormal : normal;
   half = magnitude >= 0x477ff000u ? (vec_float_bits{} + 0x7c00u) : half;
   half = magnitude > 0x7f800000u ? (vec_float_bits{} + 0x7e00u) : half;

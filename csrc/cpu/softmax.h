@@ -19,7 +19,8 @@ static inline vec<compute_t> combine_heads(vec<compute_t> value, int64_t heads,
                                            const Combine& combine) {
   const vec_mask<compute_t> lanes = lane_numbers<compute_t>();
   for (int64_t step = heads; step < kLanes<compute_t>; step *= 2) {
-    value = combine(value, permute<compute_t>(value, lanes ^ static_cast<lane_int<compute_t>>(step)));
+    value =
+        combine(value, permute<compute_t>(value, lanes ^ static_cast<lane_int<compute_t>>(step)));
   }
   return value;
 }
@@ -111,8 +112,8 @@ static inline compute_t softmax_scale(compute_t sum) {
   return sum == 0 ? 0 : 1 / sum;
 }
 
-// Per head: the largest score (0 where all are minus infinity, so that no difference is NaN) and the
-// sum of exp(score - largest).
+// Per head: the largest score (0 where all are minus infinity, so that no difference is NaN) and
+// the sum of exp(score - largest).
 template <typename compute_t>
 struct SoftmaxStatistics {
   compute_t* largest;  // [heads]
@@ -146,7 +147,8 @@ struct SoftmaxStatistics {
     }
     take(scores, edges, heads);
     for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(sum[head]);
-    change_heads(scores, count, heads, scale, [](auto value, auto factor) { return value * factor; });
+    change_heads(scores, count, heads, scale,
+                 [](auto value, auto factor) { return value * factor; });
   }
 
   // Short rows: one load, one store, everything between them in registers.

@@ -42,8 +42,8 @@ struct TransposedCsr {
 
   template <class Visit>
   void visit(int64_t begin, int64_t end, const Visit& visit) const {
-    int64_t col = std::upper_bound(indptr, indptr + num_rows + 1, static_cast<index_t>(begin)) -
-                  indptr - 1;
+    int64_t col =
+        std::upper_bound(indptr, indptr + num_rows + 1, static_cast<index_t>(begin)) - indptr - 1;
     for (int64_t edge = begin; edge < end; ++edge) {
       while (indptr[col + 1] <= edge) ++col;
       visit(indices[edge], col, edge_id ? static_cast<int64_t>(edge_id[edge]) : edge);
@@ -55,8 +55,8 @@ struct TransposedCsr {
 int sort_threads(int requested, int64_t num_edges, int64_t num_rows) {
   const int64_t by_work = num_edges / 65536 + 1;
   const int64_t by_memory = 4 * num_edges / std::max<int64_t>(num_rows, 1) + 1;
-  return static_cast<int>(std::min({static_cast<int64_t>(usable_threads(requested)), by_work,
-                                    by_memory}));
+  return static_cast<int>(
+      std::min({static_cast<int64_t>(usable_threads(requested)), by_work, by_memory}));
 }
 
 // Counts per (thread, row), turned in place into the position of the next edge of that row.
@@ -180,9 +180,9 @@ SortEdgesResult sort_edges(const SortEdgesArgs& args) {
 
 void reverse_csr(const ReverseArgs& args) {
   dispatch_index(args.index_type, [&]<typename index_t>() {
-    const TransposedCsr<index_t> source{
-        static_cast<const index_t*>(args.indptr), static_cast<const index_t*>(args.indices),
-        static_cast<const index_t*>(args.edge_id), args.num_rows};
+    const TransposedCsr<index_t> source{static_cast<const index_t*>(args.indptr),
+                                        static_cast<const index_t*>(args.indices),
+                                        static_cast<const index_t*>(args.edge_id), args.num_rows};
     sort_any_size(source, args.num_edges, args.num_cols, args.threads,
                   static_cast<index_t*>(args.rev_indptr), static_cast<index_t*>(args.rev_indices),
                   static_cast<index_t*>(args.rev_edge_id));

@@ -24,12 +24,12 @@ static inline void stage_edges(const Csr& csr, const scalar_t* values, int64_t h
   if (!csr.edge_id) {
     convert(stage, values + item.edge_begin * heads, (item.edge_end - item.edge_begin) * heads);
   } else if (heads == 1) {
-    for_each_caller_edge(csr, item, [&](int64_t, int64_t from) {
-      *stage++ = load_one(values + from);
-    });
+    for_each_caller_edge(csr, item,
+                         [&](int64_t, int64_t from) { *stage++ = load_one(values + from); });
   } else {
     for_each_caller_edge(csr, item, [&](int64_t, int64_t from) {
-      for (int64_t head = 0; head < heads; ++head) *stage++ = load_one(values + from * heads + head);
+      for (int64_t head = 0; head < heads; ++head)
+        *stage++ = load_one(values + from * heads + head);
     });
   }
 }

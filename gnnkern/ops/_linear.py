@@ -74,9 +74,7 @@ class _DotEdges(torch.autograd.Function):
     """The gradient of a dot product per edge is, at either end, a row sum weighted by it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, fwd: Csr, rev: Csr, x_dst: Tensor, x_src: Tensor, backend: str
-    ) -> Tensor:
+    def forward(ctx: Any, fwd: Csr, rev: Csr, x_dst: Tensor, x_src: Tensor, backend: str) -> Tensor:
         ctx.save_for_backward(*fwd, *rev, x_dst, x_src)
         ctx.backend = backend
         out: Tensor = torch.ops.gnnkern.sddmm.default(*fwd, x_dst, x_src, "dot", backend)

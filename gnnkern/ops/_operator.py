@@ -23,17 +23,13 @@ def define(
     return getattr(torch.ops.gnnkern, name).default
 
 
-def _transforms_active() -> bool:
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
 def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd must see a call on these tensors.
 
-    Under forward-mode differentiation and the transforms of torch.func it always must: the
-    autograd.Function then raises, where the operator alone would lose the tangent.
+    Under forward-mode differentiation it always must: the autograd.Function then raises, where the
+    operator alone would lose the tangent.
     """
-    if torch.autograd.forward_ad._current_level >= 0 or _transforms_active():
+    if torch.autograd.forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 

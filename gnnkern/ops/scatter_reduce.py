@@ -131,9 +131,7 @@ class _GatherRows(torch.autograd.Function):
     """The gradient of a gather is the scatter sum."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, index: Tensor, num_segments: int, backend: str
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, index: Tensor, num_segments: int, backend: str) -> Tensor:
         ctx.save_for_backward(index)
         ctx.num_segments = num_segments
         ctx.backend = backend
@@ -145,9 +143,7 @@ class _GatherRows(torch.autograd.Function):
         return _scatter_sum(grad, index, ctx.num_segments, "sum", ctx.backend), None, None, None
 
 
-def _scatter_sum(
-    x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
-) -> Tensor:
+def _scatter_sum(x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str) -> Tensor:
     if needs_gradient(x):
         out: Tensor = _ScatterSum.apply(x, index, num_segments, reduce, backend)
         return out
@@ -173,8 +169,8 @@ class _ScatterSelect(torch.autograd.Function):
         grad_x = grad.new_zeros((x.shape[0] + 1, *x.shape[1:]))
         target = torch.where(winner < 0, x.shape[0], winner)
         grad_x = grad_x.scatter(0, target, grad)[: x.shape[0]]
-        (grad_x,) = first_derivative_only("scatter_reduce with max or min", (grad_x,), (grad, x))
-        return grad_x, *[None] * 4
+        (guarded,) = first_derivative_only("scatter_reduce with max or min", (grad_x,), (grad, x))
+        return guarded, *[None] * 4
 
 
 class _ScatterMul(torch.autograd.Function):
@@ -200,8 +196,8 @@ class _ScatterMul(torch.autograd.Function):
                 ),
                 lambda rows: rows.index_select(0, index),
             )
-        (grad_x,) = first_derivative_only("scatter_reduce with mul", (grad_x,), (grad, x))
-        return grad_x, None, None, None
+        (guarded,) = first_derivative_only("scatter_reduce with mul", (grad_x,), (grad, x))
+        return guarded, None, None, None
 
 
 # -- public ----------------------------------------------------------------------------------------

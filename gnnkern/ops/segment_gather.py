@@ -113,11 +113,9 @@ def segment_gather(
     indptr = check_indptr("segment_gather", indptr, x.device, output_size)
     if x.dim() == 0 or x.shape[0] != indptr.shape[0] - 1:
         raise ValueError(
-            f"segment_gather: x must have shape [N={indptr.shape[0] - 1}, ...], got "
-            f"{list(x.shape)}"
+            f"segment_gather: x must have shape [N={indptr.shape[0] - 1}, ...], got {list(x.shape)}"
         )
     implementation = choose("segment_gather", IMPLEMENTATIONS, query_of(x), backend)
     if implementation.backend == "reference":
         return segment_gather_reference(x, indptr)
     return gather_segments(x, indptr, output_size, implementation.backend)
-

@@ -48,9 +48,7 @@ _segment_reduce_op = define(
 )
 
 
-def _segment_select(
-    x: Tensor, indptr: Tensor, reduce: str, backend: str
-) -> tuple[Tensor, Tensor]:
+def _segment_select(x: Tensor, indptr: Tensor, reduce: str, backend: str) -> tuple[Tensor, Tensor]:
     out, argument = _native.segment_reduce(indptr, x, reduce, torch.int32)
     assert argument is not None
     return out, argument
@@ -77,9 +75,7 @@ _segment_select_backward_op = define(
     "segment_select_backward",
     "(Tensor grad, Tensor indptr, Tensor argument, SymInt num_edges, str backend) -> Tensor",
     _segment_select_backward,
-    lambda grad, indptr, argument, num_edges, backend: grad.new_empty(
-        (num_edges, *grad.shape[1:])
-    ),
+    lambda grad, indptr, argument, num_edges, backend: grad.new_empty((num_edges, *grad.shape[1:])),
 )
 
 # -- gradients -------------------------------------------------------------------------------------
@@ -126,10 +122,8 @@ class _SelectSegments(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, indptr, argument = ctx.saved_tensors
         grad_x = _segment_select_backward_op(grad, indptr, argument, x.shape[0], ctx.backend)
-        (grad_x,) = first_derivative_only(
-            "segment_reduce with max or min", (grad_x,), (grad, x)
-        )
-        return grad_x, None, None, None
+        (guarded,) = first_derivative_only("segment_reduce with max or min", (grad_x,), (grad, x))
+        return guarded, None, None, None
 
 
 class _MulSegments(torch.autograd.Function):
@@ -151,8 +145,8 @@ class _MulSegments(torch.autograd.Function):
                 lambda values, reduce: _segment_reduce_op(values, indptr, reduce, ctx.backend),
                 lambda rows: gather_segments(rows, indptr, x.shape[0], ctx.backend),
             )
-        (grad_x,) = first_derivative_only("segment_reduce with mul", (grad_x,), (grad, x))
-        return grad_x, None, None
+        (guarded,) = first_derivative_only("segment_reduce with mul", (grad_x,), (grad, x))
+        return guarded, None, None
 
 
 # -- public ----------------------------------------------------------------------------------------
