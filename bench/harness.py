@@ -144,11 +144,11 @@ def _by_caller(problem: Problem, runner: Runner, name: str, result: Tensor) -> T
 # -- checks ----------------------------------------------------------------------------------------
 
 
-class _Backends(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Backends(TorchDispatchMode):
     """Notes which backend every operator of gnnkern runs on."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen: set[str] = set()
 
     def __torch_dispatch__(

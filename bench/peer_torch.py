@@ -27,22 +27,20 @@ warnings.filterwarnings("ignore", "Sparse", UserWarning)
 _REDUCE = {"sum": "sum", "mean": "mean", "max": "amax"}
 
 
-def _csr(graph: BenchGraph, values: Tensor) -> Tensor:
-    """Rows are destinations; int32, which is what MKL takes without a copy."""
+def _csr(graph: BenchGraph, values: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:
+    """Rows are destinations; int32 is what MKL takes without a copy."""
     size = (graph.num_nodes, graph.num_nodes)
-    indices = graph.graph.indices.int()
-    return torch.sparse_csr_tensor(
-        graph.graph.indptr.int(), indices, values, size, check_invariants=False
-    )
+    indptr, indices = graph.graph.indptr.to(dtype), graph.graph.indices.to(dtype)
+    return torch.sparse_csr_tensor(indptr, indices, values, size, check_invariants=False)
 
 
-def _csr_inputs(problem: Problem) -> tuple[dict[str, Tensor], Tensor | None]:
+def _csr_inputs(problem: Problem, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor | None]:
     """Return the inputs with the weight, if any, inside of a sparse matrix; or that matrix."""
     graph = problem.graph
     if problem.weighted:
-        weight = _csr(graph, graph.by_row(problem.inputs["weight"]))
+        weight = _csr(graph, graph.by_row(problem.inputs["weight"]), dtype)
         return {"x": problem.inputs["x"], "weight": weight}, None
-    return {"x": problem.inputs["x"]}, _csr(graph, torch.ones(graph.num_edges))
+    return {"x": problem.inputs["x"]}, _csr(graph, torch.ones(graph.num_edges), dtype)
 
 
 def _index_add(message: Tensor, index: Tensor, size: int) -> Tensor:
@@ -56,14 +54,15 @@ def _scatter_rows(message: Tensor, index: Tensor, size: int, reduce: str) -> Ten
 
 
 def spmm_csr(problem: Problem) -> Runner:
-    inputs, matrix = _csr_inputs(problem)
+    inputs, matrix = _csr_inputs(problem, torch.int32)
     if matrix is None:
         return Runner(lambda x, weight: torch.sparse.mm(weight, x), inputs, by_row=True)
     return Runner(lambda x: torch.sparse.mm(matrix, x), inputs, by_row=True)
 
 
 def spmm_csr_reduce(problem: Problem) -> Runner:
-    inputs, matrix = _csr_inputs(problem)
+    # With int32 its gradient is wrong from 2**31 rows x columns on: torch sorts by their product.
+    inputs, matrix = _csr_inputs(problem, torch.int64)
     reduce: Any = _REDUCE[problem.reduce]
     if matrix is None:
         return Runner(lambda x, weight: torch.sparse.mm(weight, x, reduce), inputs, by_row=True)

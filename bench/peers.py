@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from bench.problems import FORWARD, Problem
+from bench.problems import Problem
 from bench.runners import Runner
 
 ADAPTERS = {
@@ -23,14 +24,19 @@ ADAPTERS = {
 }
 
 
+EdgeRows = Mapping[str, tuple[float, ...]]
+NOTHING: EdgeRows = {}
+
+
 class Peer(NamedTuple):
     """A peer's way to one op."""
 
     name: str
     package: str
     adapter: str  # a function of the package's adapter module
-    # Tensors [E, F] of float32 alive at the peak: of a forward, of it and the gradients.
-    edge_rows: tuple[float, float] = (0.0, 0.0)
+    # By reduction, the tensors [E, F] of float32 alive at the peak of each direction, as measured
+    # where E is large; a reduction that is not named takes nothing of that size.
+    edge_rows: EdgeRows = NOTHING
     reduces: tuple[str, ...] = ("sum", "mean", "max", "dot", "")
 
     def build(self, problem: Problem) -> Runner:
@@ -41,7 +47,9 @@ class Peer(NamedTuple):
 
     def bytes_needed(self, problem: Problem, direction: str) -> float:
         """An estimate of the memory that a call takes beside its inputs and its result."""
-        edge_rows = self.edge_rows[direction != FORWARD]
+        by_direction = self.edge_rows.get(problem.reduce, (0.0,))
+        position = list(problem.directions).index(direction)
+        edge_rows = by_direction[min(position, len(by_direction) - 1)]
         return edge_rows * 4.0 * problem.graph.num_edges * problem.width
 
 
@@ -65,66 +73,80 @@ def peers(op: str, reduce: str) -> tuple[Peer, ...]:
     return tuple(peer for peer in PEERS[op] if reduce in peer.reduces)
 
 
-_SUM = ("sum",)
 _PYG = "torch_geometric"
 _SCATTER = "torch_scatter"
+_SUM = ("sum",)
+
+# One message per edge, summed; torch's own maximum compares and divides them in its gradient.
+_MESSAGES: EdgeRows = {"sum": (2.3, 2.5, 4.5), "mean": (1.5, 1.6), "max": (1.5, 1.8)}
+_MESSAGES_TORCH: EdgeRows = {"sum": (2.3, 2.6, 4.6), "mean": (1.5, 4.8), "max": (1.5, 7.3)}
+_EDGE_INDEX: EdgeRows = {"sum": (0.2, 0.5, 4.5), "mean": (0.3, 0.6), "max": (0.2, 7.3)}
+_SPARSE: EdgeRows = {"sum": (0.3, 0.7), "mean": (0.3, 0.7), "max": (0.3, 0.7), "dot": (0.3, 1.0)}
+_GATHERS: EdgeRows = {"dot": (3.1, 4.2)}
+_EDGE_SOFTMAX: EdgeRows = {"": (6.6, 13.6)}
+_SEGMENT_SOFTMAX: EdgeRows = {"": (4.7, 7.7)}
+_ATTENTION: EdgeRows = {"": (2.7, 5.0)}
+_LAYER: EdgeRows = {"": (3.4, 6.0)}
+_REPEATED: EdgeRows = {"": (1.1, 1.3)}
+_ROWS: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 1.6)}
+_ROWS_TORCH: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 6.5)}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
     "spmm": (
-        Peer("torch csr", "torch", "spmm_csr", reduces=_SUM),
-        Peer("torch csr reduce", "torch", "spmm_csr_reduce"),
-        Peer("torch index_add", "torch", "spmm_index_add", (2, 4), reduces=_SUM),
-        Peer("torch scatter_reduce", "torch", "spmm_scatter_reduce", (2, 6)),
-        Peer("pyg", _PYG, "spmm", (2, 6)),
-        Peer("pyg EdgeIndex", _PYG, "spmm_edge_index", (0, 6)),
-        Peer("torch_scatter csr", _SCATTER, "spmm_csr", (2, 4)),
-        Peer("torch_scatter scatter", _SCATTER, "spmm_scatter", (2, 6)),
+        Peer("torch csr", "torch", "spmm_csr", _SPARSE, _SUM),
+        Peer("torch csr reduce", "torch", "spmm_csr_reduce", _SPARSE),
+        Peer("torch index_add", "torch", "spmm_index_add", _MESSAGES, _SUM),
+        Peer("torch scatter_reduce", "torch", "spmm_scatter_reduce", _MESSAGES_TORCH),
+        Peer("pyg", _PYG, "spmm", _MESSAGES_TORCH),
+        Peer("pyg EdgeIndex", _PYG, "spmm_edge_index", _EDGE_INDEX),
+        Peer("torch_scatter csr", _SCATTER, "spmm_csr", _MESSAGES),
+        Peer("torch_scatter scatter", _SCATTER, "spmm_scatter", _MESSAGES),
     ),
     "sddmm": (
-        Peer("torch sampled_addmm", "torch", "sddmm_sampled"),
-        Peer("torch gather", "torch", "sddmm_gather", (3, 5)),
+        Peer("torch sampled_addmm", "torch", "sddmm_sampled", _SPARSE),
+        Peer("torch gather", "torch", "sddmm_gather", _GATHERS),
     ),
     "edge_softmax": (
-        Peer("torch", "torch", "softmax", (5, 8)),
-        Peer("pyg", _PYG, "softmax_index", (5, 8)),
-        Peer("pyg ptr", _PYG, "softmax_ptr", (5, 8)),
-        Peer("torch_scatter csr", _SCATTER, "softmax_csr", (5, 8)),
-        Peer("torch_scatter softmax", _SCATTER, "softmax_scatter", (5, 8)),
+        Peer("torch", "torch", "softmax", _EDGE_SOFTMAX),
+        Peer("pyg", _PYG, "softmax_index", _EDGE_SOFTMAX),
+        Peer("pyg ptr", _PYG, "softmax_ptr", _EDGE_SOFTMAX),
+        Peer("torch_scatter csr", _SCATTER, "softmax_csr", _EDGE_SOFTMAX),
+        Peer("torch_scatter softmax", _SCATTER, "softmax_scatter", _EDGE_SOFTMAX),
     ),
     "gat_attention": (
-        Peer("torch", "torch", "gat_attention", (2.5, 5)),
-        Peer("pyg", _PYG, "gat_attention", (2.5, 5)),
-        Peer("torch_scatter csr", _SCATTER, "gat_attention", (2.5, 5)),
+        Peer("torch", "torch", "gat_attention", _ATTENTION),
+        Peer("pyg", _PYG, "gat_attention", _ATTENTION),
+        Peer("torch_scatter csr", _SCATTER, "gat_attention", _ATTENTION),
     ),
     "gat_layer": (
-        Peer("torch", "torch", "gat_layer", (2.5, 5)),
-        Peer("pyg", _PYG, "gat_layer", (2.5, 5)),
-        Peer("pyg EdgeIndex", _PYG, "gat_layer_edge_index", (2.5, 5)),
-        Peer("pyg loops ready", _PYG, "gat_layer_loops_ready", (2.5, 5)),
-        Peer("torch_scatter csr", _SCATTER, "gat_layer", (2.5, 5)),
+        Peer("torch", "torch", "gat_layer", _LAYER),
+        Peer("pyg", _PYG, "gat_layer", _LAYER),
+        Peer("pyg EdgeIndex", _PYG, "gat_layer_edge_index", _LAYER),
+        Peer("pyg loops ready", _PYG, "gat_layer_loops_ready", _LAYER),
+        Peer("torch_scatter csr", _SCATTER, "gat_layer", _LAYER),
     ),
     "segment_reduce": (
-        Peer("torch segment_reduce", "torch", "segment_reduce", (0, 2)),
-        Peer("torch index_add", "torch", "segment_reduce_index_add", (0, 1), reduces=_SUM),
-        Peer("pyg", _PYG, "segment_reduce", (0, 2)),
-        Peer("torch_scatter csr", _SCATTER, "segment_reduce", (0, 2)),
+        Peer("torch segment_reduce", "torch", "segment_reduce", _ROWS),
+        Peer("torch index_add", "torch", "segment_reduce_index_add", _ROWS, _SUM),
+        Peer("pyg", _PYG, "segment_reduce", _ROWS),
+        Peer("torch_scatter csr", _SCATTER, "segment_reduce", _ROWS),
     ),
     "segment_gather": (
-        Peer("torch repeat_interleave", "torch", "segment_gather_repeat", (1, 1)),
-        Peer("torch index_select", "torch", "segment_gather_index_select", (1, 1)),
-        Peer("torch_scatter csr", _SCATTER, "segment_gather", (1, 1)),
+        Peer("torch repeat_interleave", "torch", "segment_gather_repeat", _REPEATED),
+        Peer("torch index_select", "torch", "segment_gather_index_select", _REPEATED),
+        Peer("torch_scatter csr", _SCATTER, "segment_gather", _REPEATED),
     ),
     "segment_softmax": (
-        Peer("torch", "torch", "softmax", (4, 6)),
-        Peer("pyg", _PYG, "softmax_index", (4, 6)),
-        Peer("pyg ptr", _PYG, "softmax_ptr", (4, 6)),
-        Peer("torch_scatter csr", _SCATTER, "softmax_csr", (4, 6)),
-        Peer("torch_scatter softmax", _SCATTER, "softmax_scatter", (4, 7)),
+        Peer("torch", "torch", "softmax", _SEGMENT_SOFTMAX),
+        Peer("pyg", _PYG, "softmax_index", _SEGMENT_SOFTMAX),
+        Peer("pyg ptr", _PYG, "softmax_ptr", _SEGMENT_SOFTMAX),
+        Peer("torch_scatter csr", _SCATTER, "softmax_csr", _SEGMENT_SOFTMAX),
+        Peer("torch_scatter softmax", _SCATTER, "softmax_scatter", _SEGMENT_SOFTMAX),
     ),
     "scatter_reduce": (
-        Peer("torch index_add", "torch", "scatter_reduce_index_add", (0, 1), reduces=_SUM),
-        Peer("torch scatter_reduce", "torch", "scatter_reduce_scatter_reduce", (0, 5)),
-        Peer("pyg", _PYG, "scatter_reduce", (0, 5)),
-        Peer("torch_scatter scatter", _SCATTER, "scatter_reduce", (0, 5)),
+        Peer("torch index_add", "torch", "scatter_reduce_index_add", _ROWS, _SUM),
+        Peer("torch scatter_reduce", "torch", "scatter_reduce_scatter_reduce", _ROWS_TORCH),
+        Peer("pyg", _PYG, "scatter_reduce", _ROWS_TORCH),
+        Peer("torch_scatter scatter", _SCATTER, "scatter_reduce", _ROWS),
     ),
 }

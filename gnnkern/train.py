@@ -264,7 +264,7 @@ class _Run:
         self.optimizer.zero_grad()
         logits = self.net(self.x, self.graph)  # [N, C]
         loss = F.cross_entropy(logits[targets.train], targets.y[targets.train])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         _wait_for(self.device)
         seconds = time.perf_counter() - start

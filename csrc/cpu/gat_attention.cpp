@@ -211,6 +211,7 @@ struct GatBackward {
   HeadRows<scalar_t> score_src{args.score_src, args.csr.num_rows, heads};
   HeadRows<compute_t> packed{args.packed_dst, args.csr.num_cols, 3 * heads};
   HeadRows<scalar_t> edge_score{args.edge_score, args.csr.num_edges, heads};
+  bool far = is_far(args.csr.num_cols, width * sizeof(scalar_t));
 
   EdgeStage<compute_t> stage_of(int thread) const {
     auto* memory =
@@ -273,7 +274,7 @@ struct GatBackward {
   void tile(const PlanItem& item, const RowPart& part, const EdgeStage<compute_t>& stage,
             int64_t vector, compute_t* grad_row) const {
     const GatheredRows<scalar_t, index_t> rows{static_cast<const scalar_t*>(args.grad), width,
-                                               indices};
+                                               indices, far};
     const int64_t column = vector * W;
     const scalar_t* x = static_cast<const scalar_t*>(args.x) + part.row * width + column;
     int64_t head_of[kTile / kGroup];
@@ -326,7 +327,7 @@ struct GatBackward {
   void heads_of_any_width(const PlanItem& item, const RowPart& part,
                           const EdgeStage<compute_t>& stage, compute_t* grad_row) const {
     const GatheredRows<scalar_t, index_t> rows{static_cast<const scalar_t*>(args.grad), width,
-                                               indices};
+                                               indices, far};
     const scalar_t* x = static_cast<const scalar_t*>(args.x) + part.row * width;
     std::memset(grad_row, 0, width * sizeof(compute_t));
     for (int64_t edge = part.begin; edge < part.end; ++edge) {

@@ -130,6 +130,7 @@ static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer
   const RowWriter<scalar_t, Reducer> writer{
       args, reducer, columns, {args.workspace.partial, args.width}};
   const auto* x = static_cast<const scalar_t*>(args.x);
+  const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
 
   const auto enter = [&](const PlanItem& item, int thread) {
     char* stage = args.workspace.stage + thread * args.workspace.stage_bytes;
@@ -148,7 +149,7 @@ static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer
       GatheredRows<scalar_t, index_t> rows;
       decltype(make_weight(staged_weight, item.edge_begin)) weights;
     };
-    return Context{{x, args.x_stride, indices}, make_weight(staged_weight, item.edge_begin)};
+    return Context{{x, args.x_stride, indices, far}, make_weight(staged_weight, item.edge_begin)};
   };
   const auto visit = [&](const auto& context, const RowPart& part) {
     if (part.begin == part.end) return writer.finish_empty(part.row);

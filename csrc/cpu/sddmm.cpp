@@ -48,8 +48,9 @@ template <typename scalar_t, typename index_t>
 void sddmm_typed(const SddmmArgs& args) {
   const auto* indices = static_cast<const index_t*>(args.csr.indices);
   const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
-  const GatheredRows<scalar_t, index_t> rows{static_cast<const scalar_t*>(args.x_src), args.width,
-                                             indices};
+  const GatheredRows<scalar_t, index_t> rows{
+      static_cast<const scalar_t*>(args.x_src), args.width, indices,
+      is_far(args.csr.num_cols, args.width * sizeof(scalar_t))};
   const auto* x_dst = static_cast<const scalar_t*>(args.x_dst);
   auto* out = static_cast<scalar_t*>(args.out);
   const int64_t out_width = args.op == EdgeOp::kDot ? args.heads : args.width;
