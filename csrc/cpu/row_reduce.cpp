@@ -22,16 +22,22 @@ void reduce_typed(const RowReduceArgs& args) {
   auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
       args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
   const WeightForm form = weight_form<compute_t>(args.weight, args.width, args.heads);
-  const auto select = [&](const auto& reducer) {
-    if (form == WeightForm::kNone) {
-      return reduce_rows<scalar_t, index_t>(args, reducer, stage, no_weight);
+  const auto select = [&]<bool kSmallest>() {
+    if (form != WeightForm::kNone) {
+      fill_lane_heads(table, args.width, args.heads);
+      const auto spread_weight = make_spread_weight<compute_t>(args.heads, table);
+      reduce_rows<scalar_t, index_t>(args, SelectReducer<compute_t, kSmallest, true>{}, stage,
+                                     spread_weight);
+    } else if (args.argument) {
+      reduce_rows<scalar_t, index_t>(args, SelectReducer<compute_t, kSmallest, true>{}, stage,
+                                     no_weight);
+    } else {
+      reduce_rows<scalar_t, index_t>(args, SelectReducer<compute_t, kSmallest, false>{}, stage,
+                                     no_weight);
     }
-    fill_lane_heads(table, args.width, args.heads);
-    reduce_rows<scalar_t, index_t>(args, reducer, stage,
-                                   make_spread_weight<compute_t>(args.heads, table));
   };
-  if (args.reduce == Reduce::kMax) return select(SelectReducer<compute_t, false>{});
-  if (args.reduce == Reduce::kMin) return select(SelectReducer<compute_t, true>{});
+  if (args.reduce == Reduce::kMax) return select.template operator()<false>();
+  if (args.reduce == Reduce::kMin) return select.template operator()<true>();
   if (form == WeightForm::kSpread) fill_lane_heads(table, args.width, args.heads);
   dispatch_weight<compute_t>(form, args.width, args.heads, table, [&](const auto& make_weight) {
     reduce_rows<scalar_t, index_t>(args, SumReducer<compute_t>{}, stage, make_weight);

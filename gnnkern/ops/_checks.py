@@ -15,6 +15,7 @@ __all__ = [
     "check_floats",
     "check_graph",
     "check_indptr",
+    "check_number",
     "check_option",
     "check_probability",
     "check_rows",
@@ -78,8 +79,15 @@ def check_option(op: str, name: str, value: object, allowed: Sequence[str]) -> N
         raise ValueError(f"{op}: {name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
+def check_number(op: str, name: str, value: object) -> None:
+    """A real number."""
+    if not isinstance(value, int | float | torch.SymFloat) or isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+
+
 def check_probability(op: str, name: str, value: float) -> None:
     """A probability below 1."""
+    check_number(op, name, value)
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{op}: {name} must be in [0, 1), got {value}")
 

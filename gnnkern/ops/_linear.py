@@ -128,4 +128,4 @@ def sum_edges(
             )
         by_edge = Csr(fwd.indptr, indices, None, fwd.plan)
         total = torch.ops.gnnkern.spmm.default(*by_edge, flat, None, "sum", backend)
-    return total.reshape(-1, *values.shape[1:])
+    return total.reshape(total.shape[0], *values.shape[1:])

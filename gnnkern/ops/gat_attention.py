@@ -14,6 +14,7 @@ from gnnkern.graph import Graph
 from gnnkern.ops._checks import (
     check_floats,
     check_graph,
+    check_number,
     check_probability,
     check_rows,
     check_shape,
@@ -304,6 +305,7 @@ def gat_attention(
     check_shape("gat_attention", "score_dst", score_dst, num_dst=g.num_dst, H=heads)
     if edge_score is not None:
         check_shape("gat_attention", "edge_score", edge_score, E=g.num_edges, H=heads)
+    check_number("gat_attention", "negative_slope", negative_slope)
     check_probability("gat_attention", "dropout", dropout)
     seed = _draw_seed(x.device) if dropout > 0 else None
     implementation = choose("gat_attention", IMPLEMENTATIONS, query_of(x), backend)

@@ -112,7 +112,7 @@ def _sum_products(fwd: Csr, rev: Csr, x: Tensor, grad: Tensor, backend: str) -> 
     """Sum over a node's edges of `x` at the other end times `grad` on the edge, elementwise."""
     columns = x.flatten(1).unsqueeze(2)  # every column a head of width 1
     total = sum_rows(fwd, rev, columns, grad.flatten(1), backend)
-    return total.reshape(-1, *x.shape[1:])
+    return total.reshape(total.shape[0], *x.shape[1:])
 
 
 # -- public ----------------------------------------------------------------------------------------
