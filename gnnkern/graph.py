@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gnnkern import _sorting
+from gnnkern import _native, _sorting
 from gnnkern._native import Csr
 
 if TYPE_CHECKING:
@@ -374,8 +374,8 @@ class Graph:
         """Weights [E] of the symmetric normalisation of graph convolutions.
 
         Edge (u, v) of weight w (1 by default) receives w / sqrt(d(u) d(v)), where d is the sum of
-        the weights into a node, and 0 where a degree is 0. Self loops are not added. Differentiable
-        in `edge_weight`; cached per dtype where that is None.
+        the weights into a node, and 0 where a degree is 0. Self loops are not added. Halves
+        are summed in float32. Differentiable in `edge_weight`; cached per dtype where that is None.
 
         Source: Kipf and Welling, "Semi-supervised classification with graph convolutional
         networks", 2017.
@@ -404,9 +404,11 @@ class Graph:
 
     def _normalised(self, weight: Tensor) -> Tensor:
         src, dst = self.edge_index
-        degree = weight.new_zeros(self.num_dst).index_add(0, dst, weight)
+        # Halves cannot count a hub's edges: degrees are summed wide and the result rounded once.
+        wide = weight.to(_native.accumulate_dtype(weight.dtype))
+        degree = wide.new_zeros(self.num_dst).index_add(0, dst, wide)
         scale = degree.pow(-0.5).masked_fill(degree == 0, 0.0)
-        return scale[src] * weight * scale[dst]
+        return (scale[src] * wide * scale[dst]).to(weight.dtype)
 
 
 def _check_index(who: str, name: str, tensor: object) -> None:
