@@ -9,43 +9,100 @@
 
 namespace gnnkern::GNNKERN_ISA {
 
-struct PhiloxBlock {
-  uint32_t word[4];
+typedef uint64_t vec_u64 __attribute__((vector_size(kVectorBytes)));
+inline constexpr int kPhiloxLanes = kVectorBytes / 8;
+
+// Products of the low halves of 64-bit lanes.
+static inline vec_u64 multiply_low_halves(vec_u64 a, vec_u64 b) {
+#if defined(__AVX512F__)
+  return (vec_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (vec_u64)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (vec_u64)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
+// The four words of one block per lane, each in the low half of its lane.
+struct PhiloxBlocks {
+  vec_u64 word[4];
 };
 
-static inline PhiloxBlock philox(uint64_t counter, uint64_t seed) {
-  uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32);
-  uint32_t c2 = 0, c3 = 0;
+static inline PhiloxBlocks philox(vec_u64 counter, uint64_t seed) {
+  constexpr uint64_t kLow = 0xffffffffu;
+  vec_u64 c0 = counter & kLow, c1 = counter >> 32, c2{}, c3{};
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 7; ++round) {
-    const uint64_t product0 = uint64_t{0xD2511F53u} * c0;
-    const uint64_t product1 = uint64_t{0xCD9E8D57u} * c2;
-    c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ k0;
-    c1 = static_cast<uint32_t>(product1);
-    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
-    c3 = static_cast<uint32_t>(product0);
+    const vec_u64 product0 = multiply_low_halves(vec_u64{} + 0xD2511F53u, c0);
+    const vec_u64 product1 = multiply_low_halves(vec_u64{} + 0xCD9E8D57u, c2);
+    c0 = (product1 >> 32) ^ c1 ^ uint64_t{k0};
+    c1 = product1 & kLow;
+    c2 = (product0 >> 32) ^ c3 ^ uint64_t{k1};
+    c3 = product0 & kLow;
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
 }
 
+// Elements that wait for a full vector of blocks. With kWords = 4 a block serves four elements in
+// sequence, with kWords = 1 the one whose number was pushed.
+template <typename compute_t, int kWords>
+class Dropper {
+ public:
+  Dropper(const Dropout& dropout, const compute_t* from, compute_t* to)
+      : seed_(dropout.seed),
+        scale_(static_cast<compute_t>(1.0 / (1.0 - dropout.probability))),
+        from_(from),
+        to_(to) {
+    const double bound = dropout.probability * 4294967296.0 + 0.5;
+    threshold_ = bound >= 4294967295.0 ? 4294967295u : static_cast<uint64_t>(bound);
+  }
+
+  void push(uint64_t first_element) {
+    element_[waiting_++] = first_element;
+    if (waiting_ == kPhiloxLanes) flush();
+  }
+
+  void flush() {
+    vec_u64 element;
+    std::memcpy(&element, element_, sizeof(element));
+    const PhiloxBlocks blocks = philox(element >> 2, seed_);
+    for (int lane = 0; lane < waiting_; ++lane) {
+      for (int word = 0; word < kWords; ++word) {
+        const uint64_t drawn = blocks.word[kWords == 4 ? word : element_[lane] & 3][lane];
+        *to_++ = drawn >= threshold_ ? *from_ * scale_ : 0;
+        ++from_;
+      }
+    }
+    waiting_ = 0;
+  }
+
+ private:
+  uint64_t seed_;
+  uint64_t threshold_;
+  compute_t scale_;
+  const compute_t* from_;
+  compute_t* to_;
+  uint64_t element_[kPhiloxLanes] = {};
+  int waiting_ = 0;
+};
+
 // to[i] = from[i] / (1 - probability) where element i is kept, otherwise 0, for an item's edges.
 template <typename compute_t>
 static inline void drop_edges(const Csr& csr, const PlanItem& item, int64_t heads,
                               const Dropout& dropout, const compute_t* from, compute_t* to) {
-  const double bound = dropout.probability * 4294967296.0 + 0.5;
-  const uint32_t threshold = bound >= 4294967295.0 ? 4294967295u : static_cast<uint32_t>(bound);
-  const compute_t scale = static_cast<compute_t>(1.0 / (1.0 - dropout.probability));
-  for_each_caller_edge(csr, item, [&](int64_t, int64_t edge) {
-    uint64_t element = static_cast<uint64_t>(edge) * heads;
-    PhiloxBlock block = philox(element / 4, dropout.seed);
-    for (int64_t head = 0; head < heads; ++head, ++element) {
-      if (head > 0 && element % 4 == 0) block = philox(element / 4, dropout.seed);
-      *to++ = block.word[element % 4] >= threshold ? *from * scale : 0;
-      ++from;
-    }
-  });
+  const auto run = [&]<int kWords>() {
+    Dropper<compute_t, kWords> dropper(dropout, from, to);
+    for_each_caller_edge(csr, item, [&](int64_t, int64_t edge) {
+      const uint64_t first = static_cast<uint64_t>(edge) * heads;
+      for (int64_t head = 0; head < heads; head += kWords) dropper.push(first + head);
+    });
+    dropper.flush();
+  };
+  heads % 4 == 0 ? run.template operator()<4>() : run.template operator()<1>();
 }
 
 }  // namespace gnnkern::GNNKERN_ISA
