@@ -98,39 +98,30 @@ def benchmarks() -> str:
 
 
 def _results(file: Path) -> str:
-    """Return the file's cells as a table, below a link to it and everything else that it states."""
-    results = json.loads(file.read_text())
-    facts: dict[str, Any] = results if isinstance(results, dict) else {"cells": results}
-    lines = [f"[{file.name}]({file.relative_to(ROOT).as_posix()})"]
-    stated = _flat({name: value for name, value in facts.items() if name != "cells"})
-    lines += [f"{name}: {_cell(value)}" for name, value in stated.items()]
-    cells = [_flat(cell) for cell in facts.get("cells", [])]
-    headings = list(dict.fromkeys(name for cell in cells for name in cell))
-    rows = [[_cell(cell.get(name)) for name in headings] for cell in cells]
-    return "; ".join(lines) + (f"\n\n{_table(headings, rows)}" if rows else "")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return `{"a": {"b_c": 1}}` as `{"a b c": 1}`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        words = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{words} ")
-        else:
-            flat[words] = value
-    return flat
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(_cell, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/")
-
-
-# -- files -----------------------------------------------------------------------------------------
+    """Return gnnkern's time beside that of the best peer, below where they were measured."""
+    results: dict[str, Any] = json.loads(file.read_text())
+    link = f"[{file.name}](bench/results/cpu/{file.name})"
+    headings = ["op", "graph", "width", "direction", "gnnkern ms", "best peer", "its ms", "ratio"]
+    rows = []
+    for cell in results["cells"]:
+        times, peer = cell["results"], cell["best_peer"]
+        if peer is None:
+            continue
+        ratio = f"{cell['ratio']:.2f}"
+        rows.append(
+            [
+                cell["op"],
+                cell["graph"],
+                str(cell["width"]),
+                cell["direction"],
+                f"{times['gnnkern']['median_ms']:.3g}",
+                peer,
+                f"{times[peer]['median_ms']:.3g}",
+                ratio if cell["ratio"] >= 1 else f"**{ratio}**",
+            ]
+        )
+    where = f"{results['machine']}; commit {results['commit']}; `{results['command']}`"
+    return f"{link}: {where}\n\n{_table(headings, rows)}"
 
 
 def excerpt(path: str, first: str | None = None, last: str | None = None) -> str:

@@ -57,17 +57,33 @@ def test_results_become_tables(generate, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "RESULTS", folder)
     assert "make bench" in generate.benchmarks()
     folder.mkdir(parents=True)
-    cells = [{"op": "spmm", "ours": {"ms": 1.23456}}, {"op": "sddmm", "peer": None}]
-    results = {"machine": {"cores": 2}, "cells": cells}
+    results = {
+        "machine": "one core",
+        "commit": "abc",
+        "command": "measure",
+        "cells": [_cell("spmm", "forward", 2.0, 2.468), _cell("spmm", "forward + backward", 2, 1)],
+    }
     (folder / "core.json").write_text(json.dumps(results))
     assert generate.benchmarks().splitlines() == [
-        "[core.json](bench/results/cpu/core.json); machine cores: 2",
+        "[core.json](bench/results/cpu/core.json): one core; commit abc; `measure`",
         "",
-        "| op | ours ms | peer |",
-        "| --- | --- | --- |",
-        "| spmm | 1.23 | - |",
-        "| sddmm | - | - |",
+        "| op | graph | width | direction | gnnkern ms | best peer | its ms | ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| spmm | tiny | 64 | forward | 2 | torch | 2.47 | 1.23 |",
+        "| spmm | tiny | 64 | forward + backward | 2 | torch | 1 | **0.50** |",
     ]
+
+
+def _cell(op, direction, ours, peer):
+    return {
+        "op": op,
+        "graph": "tiny",
+        "width": 64,
+        "direction": direction,
+        "best_peer": "torch",
+        "ratio": peer / ours,
+        "results": {"gnnkern": {"median_ms": ours}, "torch": {"median_ms": peer}},
+    }
 
 
 def test_a_missing_line_is_named(generate):
