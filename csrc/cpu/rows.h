@@ -130,10 +130,6 @@ static inline void fill_lane_heads(LaneHeads<compute_t>* table, int64_t width, i
   }
 }
 
-static inline int64_t lane_heads_bytes(int64_t width) {
-  return (width / kLanes<double> + 2) * static_cast<int64_t>(sizeof(LaneHeads<float>) + 64);
-}
-
 // -- the loop ----------------------------------------------------------------------------------
 
 // Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`, in one

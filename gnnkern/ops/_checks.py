@@ -95,8 +95,8 @@ def check_probability(op: str, name: str, value: float) -> None:
 def check_indptr(op: str, indptr: Tensor, device: torch.device, num_edges: int | None) -> Tensor:
     """The boundaries of segments, contiguous: from 0 to num_edges without decreasing.
 
-    The content is read on the CPU alone, and not while torch.compile traces; elsewhere reading it
-    would stall the device, and kernels clamp.
+    The content is read on the CPU alone, since on a device it would stall, and not while
+    torch.compile traces: there the C++ kernels check it as they plan.
     """
     if not isinstance(indptr, Tensor):
         raise TypeError(f"{op}: indptr must be a tensor, got {type(indptr).__name__}")
