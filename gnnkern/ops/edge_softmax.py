@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern import _native
+from gnnkern._cpu.segment_softmax import softmax_rows
 from gnnkern._native import Csr
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.graph import Graph
@@ -25,7 +25,7 @@ __all__ = ["edge_softmax"]
 
 def edge_softmax_cpu(csr: Csr, score: Tensor, num_src: int, grad: Tensor | None = None) -> Tensor:
     """The C++ segment softmax, or its gradient where `grad` is given."""
-    return _native.edge_softmax(csr, score, num_src, grad)
+    return softmax_rows(csr, score, num_src, grad)
 
 
 IMPLEMENTATIONS = (

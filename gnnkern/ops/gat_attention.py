@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from gnnkern import _native
+from gnnkern._cpu.gat_attention import gat_backward, gat_forward
+from gnnkern._cpu.row_reduce import reduce_segments, row_reduce
 from gnnkern._native import Csr
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.graph import Graph
@@ -33,7 +35,7 @@ __all__ = ["gat_attention"]
 
 def gat_attention_cpu(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The fused C++ forward: the result, the log-sum-exp of every row, the unrounded result."""
-    return _native.gat_forward(csr, *tensors_and_options)
+    return gat_forward(csr, *tensors_and_options)
 
 
 IMPLEMENTATIONS = (
@@ -120,7 +122,7 @@ def _gat_attention_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     indptr, indices, plan, rev_indptr, rev_indices, rev_plan = arrays
-    grad_x, grad_score_src, grad_score = _native.gat_backward(
+    grad_x, grad_score_src, grad_score = gat_backward(
         Csr(rev_indptr, rev_indices, rev_edge_id, rev_plan),
         x,
         score_src,
@@ -134,10 +136,10 @@ def _gat_attention_backward(
         grad,
     )
     if edge_id is None:
-        grad_score_dst, _ = _native.segment_reduce(indptr, grad_score, "sum")
+        grad_score_dst, _ = reduce_segments(indptr, grad_score, "sum")
     else:
         by_edge = Csr(indptr, edge_id, None, plan)
-        grad_score_dst, _ = _native.row_reduce(by_edge, grad_score, None, "sum")
+        grad_score_dst, _ = row_reduce(by_edge, grad_score, None, "sum")
     grad_edge = grad_score.to(x.dtype) if need_edge_score else x.new_empty(0)
     return grad_x, grad_score_src, grad_score_dst.to(x.dtype), grad_edge
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnkern import _native, _sorting
+from gnnkern._cpu.row_reduce import row_reduce
 from gnnkern._native import Csr
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_option, device_of, query_of
@@ -29,7 +30,7 @@ def scatter_reduce_cpu(
     argument: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """A stable counting sort of the index, then the C++ row reduction."""
-    return _native.row_reduce(_rows_by_group(index, num_segments), x, None, reduce, argument)
+    return row_reduce(_rows_by_group(index, num_segments), x, None, reduce, argument)
 
 
 def _check_range(index: Tensor, num_segments: int, bad: int | None = None) -> None:
@@ -79,7 +80,7 @@ def _scatter_select(
 ) -> tuple[Tensor, Tensor]:
     """The result and, for each of its elements, the row of x that won (-1: none), int64."""
     csr = _rows_by_group(index, num_segments)
-    out, argument = _native.row_reduce(csr, x, None, reduce, torch.int32)
+    out, argument = row_reduce(csr, x, None, reduce, torch.int32)
     assert argument is not None
     if x.shape[0] == 0 or argument.numel() == 0:
         return out, argument.long().fill_(-1)

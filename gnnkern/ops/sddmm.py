@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern import _native
+from gnnkern._cpu.sddmm import sddmm_rows
 from gnnkern._native import Csr
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.graph import Graph
@@ -23,7 +23,7 @@ OPS = ("dot", "add", "sub", "mul", "div")
 
 def sddmm_cpu(csr: Csr, x_dst: Tensor, x_src: Tensor, op: str) -> Tensor:
     """The C++ edge kernel."""
-    return _native.sddmm(csr, x_dst, x_src, op)
+    return sddmm_rows(csr, x_dst, x_src, op)
 
 
 IMPLEMENTATIONS = (

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern import _native
+from gnnkern._cpu.segment_gather import repeat_rows
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import define, needs_gradient
@@ -18,7 +18,7 @@ __all__ = ["segment_gather"]
 
 def segment_gather_cpu(x: Tensor, indptr: Tensor, num_edges: int) -> Tensor:
     """The C++ row copies."""
-    return _native.segment_gather(indptr, x, num_edges)
+    return repeat_rows(indptr, x, num_edges)
 
 
 IMPLEMENTATIONS = (

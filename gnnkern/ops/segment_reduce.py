@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern import _native
+from gnnkern._cpu.row_reduce import reduce_segments
+from gnnkern._cpu.select_backward import segment_select_backward
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_indptr, check_option, device_of, query_of
 from gnnkern.ops._linear import divide_by_count
@@ -23,7 +24,7 @@ REDUCES = ("sum", "mean", "max", "min", "mul")
 
 def segment_reduce_cpu(x: Tensor, indptr: Tensor, reduce: str) -> Tensor:
     """The C++ row reduction over consecutive rows."""
-    return _native.segment_reduce(indptr, x, reduce)[0]
+    return reduce_segments(indptr, x, reduce)[0]
 
 
 IMPLEMENTATIONS = (
@@ -49,7 +50,7 @@ _segment_reduce_op = define(
 
 
 def _segment_select(x: Tensor, indptr: Tensor, reduce: str, backend: str) -> tuple[Tensor, Tensor]:
-    out, argument = _native.segment_reduce(indptr, x, reduce, torch.int32)
+    out, argument = reduce_segments(indptr, x, reduce, torch.int32)
     assert argument is not None
     return out, argument
 
@@ -68,7 +69,7 @@ _segment_select_op = define(
 def _segment_select_backward(
     grad: Tensor, indptr: Tensor, argument: Tensor, num_edges: int, backend: str
 ) -> Tensor:
-    return _native.segment_select_backward(indptr, grad, argument, num_edges)
+    return segment_select_backward(indptr, grad, argument, num_edges)
 
 
 _segment_select_backward_op = define(

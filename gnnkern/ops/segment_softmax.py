@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern import _native
+from gnnkern._cpu.segment_softmax import softmax_segments
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import (
@@ -23,7 +23,7 @@ __all__ = ["segment_softmax"]
 
 def segment_softmax_cpu(x: Tensor, indptr: Tensor, grad: Tensor | None = None) -> Tensor:
     """The C++ segment softmax, or its gradient where `grad` is given."""
-    return _native.segment_softmax(indptr, x, grad)
+    return softmax_segments(indptr, x, grad)
 
 
 IMPLEMENTATIONS = (

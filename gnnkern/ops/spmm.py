@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from gnnkern import _native
+from gnnkern._cpu.row_reduce import row_reduce
+from gnnkern._cpu.select_backward import select_backward_weight, select_backward_x
 from gnnkern._native import Csr
 from gnnkern.backends import (
     Implementation,
@@ -33,7 +35,7 @@ REDUCES = ("sum", "mean", "max", "min")
 
 def spmm_cpu(csr: Csr, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
     """The C++ row reduction."""
-    return _native.row_reduce(csr, x, weight, reduce)[0]
+    return row_reduce(csr, x, weight, reduce)[0]
 
 
 IMPLEMENTATIONS = (
@@ -82,7 +84,7 @@ def _spmm_select(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     csr = Csr(indptr, indices, edge_id, plan)
-    out, argument = _native.row_reduce(csr, x, weight, reduce, _native.argument_dtype(max_degree))
+    out, argument = row_reduce(csr, x, weight, reduce, _native.argument_dtype(max_degree))
     assert argument is not None
     return out, argument
 
@@ -128,10 +130,10 @@ def _spmm_select_backward(
     grad_x = grad.new_empty(0)
     grad_weight = grad.new_empty(0)
     if need_x:
-        grad_x = _native.select_backward_x(csr, grad, weight, argument, x.shape[0])
+        grad_x = select_backward_x(csr, grad, weight, argument, x.shape[0])
     if need_weight:
         assert weight is not None
-        grad_weight = _native.select_backward_weight(csr, grad, weight, argument, x)
+        grad_weight = select_backward_weight(csr, grad, weight, argument, x)
     return grad_x, grad_weight
 
 
