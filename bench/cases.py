@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
-from bench.graphs import bench_graph
-from bench.harness import Contender, contenders
-from bench.problems import make_problem
+from gnnkern.bench.graphs import bench_graph
+from gnnkern.bench.harness import Contender, contenders
+from gnnkern.bench.problems import make_problem
 
 WIDTHS = (64, 128)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bench.bandwidth import copy_bandwidth
 from bench.cases import Case
-from bench.cost import cost, floor
-from bench.graphs import RECIPES, bench_graph
-from bench.harness import (
+from gnnkern.bench.bandwidth import copy_bandwidth
+from gnnkern.bench.cost import cost, floor
+from gnnkern.bench.graphs import RECIPES, bench_graph
+from gnnkern.bench.harness import (
     OURS,
     THREADS,
     available_memory,
@@ -22,9 +22,9 @@ from bench.harness import (
     pin_threads,
     rounds_for,
 )
-from bench.peers import versions
-from bench.problems import Problem, make_problem
-from bench.report import commit, machine_line, markdown
+from gnnkern.bench.peers import versions
+from gnnkern.bench.problems import Problem, make_problem
+from gnnkern.bench.report import commit, machine_line, markdown
 
 _ROWS: list[dict[str, Any]] = []
 

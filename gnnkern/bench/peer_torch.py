@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.graphs import BenchGraph
-from bench.problems import Problem
-from bench.runners import (
+from gnnkern.bench.graphs import BenchGraph
+from gnnkern.bench.problems import Problem
+from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,

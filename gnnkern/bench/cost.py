@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bench.bandwidth import copy_bandwidth, gather_bandwidth
-from bench.problems import BACKWARD_WEIGHT, FORWARD, Problem
+from gnnkern.bench.bandwidth import copy_bandwidth, gather_bandwidth
+from gnnkern.bench.problems import BACKWARD_WEIGHT, FORWARD, Problem
 
 _FLOAT = 4
 _INDEX = 4

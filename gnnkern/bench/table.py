@@ -1,4 +1,4 @@
-"""`python -m bench.table`: gnnkern beside every peer, in one process, as a markdown table.
+"""`python -m gnnkern.bench.table`: gnnkern beside every peer, in one process, as a markdown table.
 
 Every implementation is checked against float64 first. Times are medians of rounds in which all
 take turns (A B C A B C), each after a warm-up. Results are written to the JSON file as they come.
@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.bandwidth import cache_bytes, copy_bandwidth, gather_bandwidth
-from bench.cost import cost, floor
-from bench.graphs import RECIPES, bench_graph
-from bench.harness import (
+from gnnkern.bench.bandwidth import cache_bytes, copy_bandwidth, gather_bandwidth
+from gnnkern.bench.cost import cost, floor
+from gnnkern.bench.graphs import RECIPES, bench_graph
+from gnnkern.bench.harness import (
     MAX_ROUNDS,
     OURS,
     THREADS,
@@ -33,10 +33,10 @@ from bench.harness import (
     pin_threads,
     time_in_turns,
 )
-from bench.ours import best_backend
-from bench.peers import versions
-from bench.problems import KINDS, Problem, make_problem
-from bench.report import commit, machine_line, markdown
+from gnnkern.bench.ours import best_backend
+from gnnkern.bench.peers import versions
+from gnnkern.bench.problems import KINDS, Problem, make_problem
+from gnnkern.bench.report import commit, machine_line, markdown
 
 DEFAULT_OPS = ("spmm_sum", "spmm_weighted", "spmm_max", "edge_softmax", "gat_layer")
 SOFTMAX_HEADS = (1, 4)
@@ -269,7 +269,7 @@ def _number(value: float) -> str:
 
 
 def _header(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
-    command = shlex.join(["python", "-m", "bench.table", *arguments])
+    command = shlex.join(["python", "-m", "gnnkern.bench.table", *arguments])
     packages = ", ".join(
         version if "absent" in version else f"{package} {version}"
         for package, version in versions().items()
@@ -338,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
     def widths(text: str) -> list[int]:
         return [int(width) for width in text.split(",")]
 
-    parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gnnkern.bench.table", description=__doc__)
     add = parser.add_argument
     add("--graphs", type=names(list(RECIPES)), default=["powerlaw_1m", "powerlaw_10m"])
     add("--width", type=widths, default=[64, 128], help="feature widths, e.g. 64,128")

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.graphs import BenchGraph
-from bench.problems import NEGATIVE_SLOPE, Problem
+from gnnkern.bench.graphs import BenchGraph
+from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
 
 # (h [N, H, D], score_src [N, H], score_dst [N, H]) -> [N, H, D]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import ours
-from bench.peers import Peer, absent, peers
-from bench.problems import Problem
-from bench.runners import Runner
+from gnnkern.bench import ours
+from gnnkern.bench.peers import Peer, absent, peers
+from gnnkern.bench.problems import Problem
+from gnnkern.bench.runners import Runner
 from gnnkern.memory import PeakMemory
 
 THREADS = 2
@@ -65,7 +65,7 @@ class Contender:
 
 
 def contenders(op: str, reduce: str, all_backends: bool = False) -> list[Contender]:
-    """gnnkern first, on its best backend or on each, then every peer, present or absent."""
+    """Gnnkern first, on its best backend or on each, then every peer, present or absent."""
     if all_backends:
         mine = [Contender(f"{OURS} {i.backend}", i.backend) for i in ours.table(op)]
     else:
@@ -74,7 +74,7 @@ def contenders(op: str, reduce: str, all_backends: bool = False) -> list[Contend
 
 
 def pin_threads(threads: int = THREADS) -> None:
-    """torch's pool, MKL's and gnnkern's are one."""
+    """Torch's pool, MKL's and gnnkern's are one."""
     torch.set_num_threads(threads)
 
 

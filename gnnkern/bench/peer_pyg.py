@@ -9,9 +9,9 @@ from torch import Tensor
 from torch_geometric import EdgeIndex, utils
 from torch_geometric.nn import GATConv, SimpleConv
 
-from bench.graphs import BenchGraph
-from bench.problems import NEGATIVE_SLOPE, Problem
-from bench.runners import (
+from gnnkern.bench.graphs import BenchGraph
+from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
+from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,

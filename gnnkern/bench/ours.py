@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import gnnkern
-from bench.problems import NEGATIVE_SLOPE, Problem
-from bench.runners import Runner, module_runner
 from gnnkern.backends import Implementation, Query
+from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
+from gnnkern.bench.runners import Runner, module_runner
 from gnnkern.nn import GATConv
 from gnnkern.ops import implementations
 

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from bench.problems import Problem
-from bench.runners import Runner
+from gnnkern.bench.problems import Problem
+from gnnkern.bench.runners import Runner
 
 ADAPTERS = {
-    "torch": "bench.peer_torch",
-    "torch_geometric": "bench.peer_pyg",
-    "torch_scatter": "bench.peer_torch_scatter",
+    "torch": "gnnkern.bench.peer_torch",
+    "torch_geometric": "gnnkern.bench.peer_pyg",
+    "torch_scatter": "gnnkern.bench.peer_torch_scatter",
 }
 
 

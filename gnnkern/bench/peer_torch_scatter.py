@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch_scatter import gather_csr, scatter, scatter_softmax, segment_csr
 
-from bench.graphs import BenchGraph
-from bench.problems import Problem
-from bench.runners import (
+from gnnkern.bench.graphs import BenchGraph
+from gnnkern.bench.problems import Problem
+from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,

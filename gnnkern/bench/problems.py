@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.graphs import BenchGraph
 from gnnkern import Graph
+from gnnkern.bench.graphs import BenchGraph
 from gnnkern.reference.edge_softmax import edge_softmax_reference
 from gnnkern.reference.gat_attention import gat_attention_reference
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
