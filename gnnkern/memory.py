@@ -13,6 +13,24 @@ _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
+# Parameters of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed memory for the next allocation; return whether it does.
+
+    By default glibc gives every block above 32 MB back to the operating system, and the next one
+    of that size pays for its pages again: on the virtual machine this was measured on, 22 ms for
+    the 87 MB result of a sum that itself takes 30, and five times as much where the host had
+    taken the pages back meanwhile. It holds for the whole process and cannot be undone; resident
+    memory stays at its peak. An allocator such as jemalloc does the same.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1))
+    return False
+
 
 class PeakMemory:
     """Context manager: `added` is the peak inside it minus what was in use at its start, in bytes.

@@ -17,7 +17,7 @@ from gnnkern.bench import ours
 from gnnkern.bench.peers import Peer, absent, peers
 from gnnkern.bench.problems import Problem
 from gnnkern.bench.runners import Runner
-from gnnkern.memory import PeakMemory
+from gnnkern.memory import PeakMemory, keep_freed_memory
 
 THREADS = 2
 MIN_ROUNDS = 3
@@ -76,6 +76,12 @@ def contenders(op: str, reduce: str, all_backends: bool = False) -> list[Contend
 def pin_threads(threads: int = THREADS) -> None:
     """Torch's pool, MKL's and gnnkern's are one."""
     torch.set_num_threads(threads)
+
+
+def steady_process(threads: int = THREADS) -> None:
+    """Pinned threads, and memory that stays once it is had, as in the middle of a training."""
+    pin_threads(threads)
+    keep_freed_memory()
 
 
 def available_memory() -> float:
@@ -226,7 +232,12 @@ def peak_bytes(run: Callable[[], object]) -> tuple[int, float]:
 
 
 def rounds_for(seconds: float, budget: float) -> int:
-    """Thirty rounds of short work, as many as fit of longer work, three at least."""
+    """Thirty rounds of short work, as many as fit of longer work, three at least.
+
+    One of work that takes more than the whole budget: its median decides nothing.
+    """
+    if seconds > budget:
+        return 1
     return min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget / max(seconds, 1e-9))))
 
 
@@ -236,14 +247,21 @@ def time_in_turns(
     """Time calls in rounds, A B C A B C, after a warm-up of each.
 
     Each has an equal share of `seconds`; the slow ones take part in fewer rounds, spread evenly.
+    One that takes longer than its share is not run again: its warm-up is its only round.
     The runs must have been called once before.
     """
     peaks, counts = {}, {}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
         peaks[name], warm = peak_bytes(run)
         counts[name] = min(rounds_for(warm, seconds / len(runs)), max_rounds)
+        if counts[name] == 1:
+            samples[name].append(warm)
+    # Looking at a peak gave freed memory back.
+    runs = {name: run for name, run in runs.items() if counts[name] > 1}
+    for run in runs.values():
+        run()
     total = max(counts.values(), default=0)
-    samples: dict[str, list[float]] = {name: [] for name in runs}
     gc.collect()
     gc.disable()
     try:
@@ -253,7 +271,7 @@ def time_in_turns(
                     samples[name].append(seconds_of(run))
     finally:
         gc.enable()
-    return {name: summarise(samples[name], peaks[name]) for name in runs}
+    return {name: summarise(samples[name], peaks[name]) for name in peaks}
 
 
 def summarise(samples: Sequence[float], peak: int) -> Timing:

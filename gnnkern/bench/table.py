@@ -30,7 +30,7 @@ from gnnkern.bench.harness import (
     bind,
     check,
     contenders,
-    pin_threads,
+    steady_process,
     time_in_turns,
 )
 from gnnkern.bench.ours import best_backend
@@ -48,7 +48,8 @@ _PREPARED = (
     "Prepared outside of timing, for all alike: gnnkern's graph (sorted, reversed, self loops), "
     "the peers' CSR tensors with their values, sorted indices, permutations and EdgeIndex caches. "
     "PyG's GATConv replaces the self loops at every call, as it does for its users; "
-    "'pyg loops ready' is given edges that have them."
+    "'pyg loops ready' is given edges that have them. The C library keeps freed memory (mallopt), "
+    "so that nobody's results pay for fresh pages at every call."
 )
 _FORWARD = (
     "'forward' runs under no_grad; 'forward + backward' adds the gradients of x (of the layer: of "
@@ -67,7 +68,7 @@ class Cell(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 where a result of gnnkern is wrong."""
     options = _parser().parse_args(arguments)
-    pin_threads(options.threads)
+    steady_process(options.threads)
     report = _header(options, sys.argv[1:] if arguments is None else arguments)
     cells = [
         Cell(kind, graph, width)
