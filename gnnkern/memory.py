@@ -32,6 +32,12 @@ def keep_freed_memory() -> bool:
     return False
 
 
+def give_back_freed_memory() -> None:
+    """Hand free pages to the operating system, where the C library is glibc; others keep theirs."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class PeakMemory:
     """Context manager: `added` is the peak inside it minus what was in use at its start, in bytes.
 
@@ -71,9 +77,7 @@ class PeakMemory:
 
 def _reset_peak() -> bool:
     """Give freed pages back and reset the high-water mark; return whether that was possible."""
-    # Another C library than glibc keeps its free pages: they count as in use at the start.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed_memory()
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK)
     except OSError:

@@ -17,7 +17,7 @@ from gnnkern.bench import ours
 from gnnkern.bench.peers import Peer, absent, peers
 from gnnkern.bench.problems import Problem
 from gnnkern.bench.runners import Runner
-from gnnkern.memory import PeakMemory, keep_freed_memory
+from gnnkern.memory import PeakMemory, give_back_freed_memory, keep_freed_memory
 
 THREADS = 2
 MIN_ROUNDS = 3
@@ -86,6 +86,7 @@ def steady_process(threads: int = THREADS) -> None:
 
 def available_memory() -> float:
     """Bytes that can be had now, of which an estimate may use nine tenths."""
+    give_back_freed_memory()
     try:
         with open("/proc/meminfo") as lines:
             fields = dict(line.split(":") for line in lines)
