@@ -287,8 +287,8 @@ struct GatBackward {
     }
     for (int64_t edge = part.begin; edge < part.end; ++edge) {
       const int64_t ahead = edge + kPrefetchEdges;
-      rows.fetch(ahead < part.item_end ? ahead : part.item_end - 1, column,
-                 kTile * W * sizeof(scalar_t));
+      rows.template fetch<kTile * W * sizeof(scalar_t)>(
+          ahead < part.item_end ? ahead : part.item_end - 1, column);
       const scalar_t* grad = rows.at(edge) + column;
       const int64_t at = (edge - item.edge_begin) * heads;
       for (int g = 0; g < kTile / kGroup; ++g) {

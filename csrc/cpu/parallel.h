@@ -11,6 +11,9 @@ namespace gnnkern {
 // and would be waited for without end.
 int usable_threads(int requested);
 
+// The size of a table up to which the processor's own reordering hides the latency of its rows.
+int64_t near_table_bytes();
+
 // Calls body(task, thread) for every task, handing tasks out in order as threads become free.
 template <class Body>
 static inline void parallel_tasks(int64_t num_tasks, int threads, const Body& body) {

@@ -1,6 +1,7 @@
 #include "runtime.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -47,6 +48,21 @@ const KernelTable* best_table() {
   return nullptr;
 }
 
+// Measured on 2 threads. Where the last level is a mesh (Xeon, Sapphire Rapids) rows are worth
+// fetching ahead as soon as they leave the second level: a sum takes 12 to 17% less on tables of 13
+// and 26 MB, 27 to 36% less on 44 and 87 MB. Where it is near (EPYC, 32 MB) fetches cost a fifth
+// until the table passes it.
+int64_t find_near_table_bytes() {
+#if defined(__x86_64__) && defined(_SC_LEVEL2_CACHE_SIZE)
+  if (__builtin_cpu_is("intel")) {
+    const int64_t second_level = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (second_level > 0) return second_level;
+  }
+#endif
+  return 32 << 20;
+}
+
+const int64_t g_near_table_bytes = find_near_table_bytes();
 std::atomic<const KernelTable*> g_table{best_table()};
 std::atomic<bool> g_forked{false};
 
@@ -71,6 +87,8 @@ void set_isa(const std::string& name) {
   }
   throw std::invalid_argument("set_isa: '" + name + "' was not compiled or does not run here");
 }
+
+int64_t near_table_bytes() { return g_near_table_bytes; }
 
 int usable_threads(int requested) {
   if (requested < 1 || g_forked.load(std::memory_order_relaxed)) return 1;
