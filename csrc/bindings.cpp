@@ -135,7 +135,7 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   const int64_t size = compute_size_of(args.dtype);
   const int threads = threads_for(csr.csr, width, num_threads);
   Scratch scratch;
-  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * (size + 4),
+  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * 2 * size,
                                    kChunkEdges * ((weight ? heads * size : 0) + 8) + kMaxLanes * 8,
                                    weight ? lane_table_bytes(width) : 0, threads);
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
@@ -144,21 +144,28 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   kernels().row_reduce(args);
 }
 
-void bind_select_backward(const py::tuple& csr_fields, int dtype, Address grad, int64_t width,
-                          Address weight, int64_t heads, Address argument, int argument_bytes,
-                          Address grad_x, Address grad_weight, Address x, int64_t x_stride,
-                          int num_threads) {
+// `selections` holds pairs of addresses: gradient, argument.
+void bind_select_backward(const py::tuple& csr_fields, int dtype,
+                          const std::vector<std::pair<Address, Address>>& selections,
+                          int64_t grad_stride, int64_t width, Address weight, int64_t heads,
+                          int argument_bytes, Address grad_x, Address grad_weight, Address base,
+                          Address x, int64_t x_stride, int num_threads) {
   const CsrArgument csr(csr_fields);
+  std::vector<Selection> each;
+  for (const auto& [grad, argument] : selections) each.push_back({at(grad), at(argument)});
+  if (each.empty()) throw py::value_error("select_backward needs a selection");
   SelectBackwardArgs args{csr.csr,
                           scalar_type(dtype),
-                          at(grad),
+                          each.data(),
+                          static_cast<int64_t>(each.size()),
+                          grad_stride,
                           width,
                           at(weight),
                           heads,
-                          at(argument),
                           argument_size(argument_bytes),
                           at(grad_x),
                           at(grad_weight),
+                          at(base),
                           at(x),
                           x_stride,
                           {}};
@@ -289,6 +296,88 @@ void bind_gat_pack(int dtype, int64_t num_dst, int64_t heads, int64_t head_width
   kernels().gat_pack(args);
 }
 
+// The places of sum, mean, max, min, var and std, and their number.
+ReducePlaces reduce_places(const std::vector<int>& places) {
+  if (places.size() != 7) throw py::value_error("the places of reductions are 6 and their number");
+  for (int i = 0; i < 6; ++i) {
+    if (places[i] >= places[6]) throw py::value_error("a reduction has no place in the result");
+  }
+  return {places[0], places[1], places[2], places[3], places[4], places[5], places[6]};
+}
+
+void bind_multi_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
+                       int64_t width, const std::vector<int>& places, Address out,
+                       Address argument_max, Address argument_min, int argument_bytes, Address mean,
+                       Address mean_rest, Address std, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  MultiReduceArgs args{csr.csr,
+                       scalar_type(dtype),
+                       at(x),
+                       x_stride,
+                       width,
+                       reduce_places(places),
+                       at(out),
+                       at(argument_max),
+                       at(argument_min),
+                       argument_size(argument_bytes),
+                       at(mean),
+                       at(mean_rest),
+                       at(std),
+                       {}};
+  const int64_t size = compute_size_of(args.dtype);
+  const int64_t elements = csr.csr.num_rows * width;
+  // Five vectors of moments, a value and a position of each of two selections.
+  Scratch scratch;
+  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * 9 * size, 64, 0,
+                                   threads_for(csr.csr, width, num_threads));
+  prefer_huge_pages(out, elements * args.places.count * size_of(args.dtype));
+  for (const Address argument : {argument_max, argument_min}) {
+    prefer_huge_pages(argument, elements * argument_bytes);
+  }
+  for (const Address kept : {mean, mean_rest, std}) prefer_huge_pages(kept, elements * size);
+  py::gil_scoped_release release;
+  kernels().multi_reduce(args);
+}
+
+void bind_multi_reduce_pack(int index_type_code, Address indptr, int64_t num_rows, int dtype,
+                            int64_t width, const std::vector<int>& places, Address grad,
+                            Address mean, int64_t mean_stride, Address mean_rest, Address std,
+                            int64_t std_stride, Address packed, int num_threads) {
+  const ReducePlaces where = reduce_places(places);
+  const int64_t elements = num_rows * width;
+  const MultiReducePackArgs args{index_type(index_type_code),
+                                 at(indptr),
+                                 num_rows,
+                                 scalar_type(dtype),
+                                 width,
+                                 where,
+                                 at(grad),
+                                 at(mean),
+                                 mean_stride,
+                                 at(mean_rest),
+                                 at(std),
+                                 std_stride,
+                                 at(packed),
+                                 elements < kSerialElements ? 1 : usable_threads(num_threads)};
+  prefer_huge_pages(packed, 3 * elements * compute_size_of(args.dtype));
+  py::gil_scoped_release release;
+  kernels().multi_reduce_pack(args);
+}
+
+void bind_multi_reduce_backward(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
+                                int64_t width, Address packed, Address grad_x, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  MultiReduceBackwardArgs args{csr.csr, scalar_type(dtype), at(x),      x_stride,
+                               width,   at(packed),         at(grad_x), {}};
+  const int64_t size = compute_size_of(args.dtype);
+  Scratch scratch;
+  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * size, 64, 0,
+                                   threads_for(csr.csr, width, num_threads));
+  prefer_huge_pages(grad_x, csr.csr.num_rows * width * size);
+  py::gil_scoped_release release;
+  kernels().multi_reduce_backward(args);
+}
+
 // Returns (first bad edge or -1, whether the edges were sorted by row already).
 std::pair<int64_t, bool> bind_sort_edges(int input_type, Address rows, int64_t row_stride,
                                          Address cols, int64_t col_stride, int64_t num_edges,
@@ -358,6 +447,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("gat_forward", &bind_gat_forward);
   m.def("gat_backward", &bind_gat_backward);
   m.def("gat_pack", &bind_gat_pack);
+  m.def("multi_reduce", &bind_multi_reduce);
+  m.def("multi_reduce_pack", &bind_multi_reduce_pack);
+  m.def("multi_reduce_backward", &bind_multi_reduce_backward);
   m.def("sort_edges", &bind_sort_edges);
   m.def("reverse_csr", &bind_reverse_csr);
   m.def("make_plan", &bind_make_plan);

@@ -5,6 +5,7 @@ from gnnkern.graph import Graph
 from gnnkern.ops import (
     edge_softmax,
     gat_attention,
+    multi_reduce,
     scatter_reduce,
     sddmm,
     segment_gather,
@@ -20,6 +21,7 @@ __all__ = [
     "Graph",
     "edge_softmax",
     "gat_attention",
+    "multi_reduce",
     "scatter_reduce",
     "sddmm",
     "segment_gather",

@@ -42,12 +42,13 @@ GOOD = {
             "edge_score": (NUM_EDGES, HEADS),
         }
     ),
+    "multi_reduce": Good(PER_NODE),
     "segment_reduce": Good({"x": (NUM_EDGES, WIDTH)}, ("indptr",), ("reduce",)),
     "segment_gather": Good({"x": (NUM_DST, WIDTH)}, ("indptr",)),
     "segment_softmax": Good({"x": (NUM_EDGES, WIDTH)}, ("indptr",)),
     "scatter_reduce": Good({"x": (NUM_EDGES, WIDTH)}, ("index",), ("reduce",)),
 }
-OPS_ON_A_GRAPH = ("spmm", "sddmm", "edge_softmax", "gat_attention")
+OPS_ON_A_GRAPH = ("spmm", "sddmm", "edge_softmax", "gat_attention", "multi_reduce")
 
 
 def good_arguments(op: str) -> dict[str, Any]:

@@ -55,21 +55,95 @@ struct RowReduceArgs {
   Workspace workspace;
 };
 
+// One max or min of a row: its gradient, and who won.
+struct Selection {
+  const void* grad;      // [num_rows, width]
+  const void* argument;  // [num_rows, width] of `argument_bytes`
+};
+
 struct SelectBackwardArgs {
   Csr csr;
   ScalarType dtype;
-  const void* grad;  // [num_rows, width]
+  // With grad_weight, one.
+  const Selection* selections;
+  int64_t num_selections;
+  int64_t grad_stride;
   int64_t width;
   const void* weight;
   int64_t heads;
-  const void* argument;
   int argument_bytes;
   // Exactly one of the two: the gradient of x [num_cols, width], or of the weight [E, heads].
   void* grad_x;
   void* grad_weight;
+  // Null, or what the gradient of x starts from, [num_cols, width] of the compute type: where that
+  // is the type of grad_x, grad_x itself.
+  const void* base;
   // With grad_weight: the x of the forward, [num_cols, width].
   const void* x;
   int64_t x_stride;
+  Workspace workspace;
+};
+
+// Where each reduction stands among the `count` rows of a result; -1: not asked for.
+struct ReducePlaces {
+  int sum;
+  int mean;
+  int max;
+  int min;
+  int var;
+  int std;
+  int count;
+};
+
+struct MultiReduceArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* x;  // [num_cols, width]
+  int64_t x_stride;
+  int64_t width;
+  ReducePlaces places;
+  void* out;  // [num_rows, places.count, width]
+  // Each null, or as in RowReduceArgs.
+  void* argument_max;
+  void* argument_min;
+  int argument_bytes;
+  // Each null, or [num_rows, width] of the compute type: the mean, what it lost to rounding, and
+  // the standard deviation.
+  void* mean;
+  void* mean_rest;
+  void* std;
+  Workspace workspace;
+};
+
+struct MultiReducePackArgs {
+  IndexType index_type;
+  const void* indptr;  // [num_rows + 1]
+  int64_t num_rows;
+  ScalarType dtype;
+  int64_t width;
+  ReducePlaces places;
+  const void* grad;  // [num_rows, places.count, width]
+  // As the forward kept them, of the compute type.
+  const void* mean;
+  int64_t mean_stride;
+  const void* mean_rest;  // [num_rows, width]
+  const void* std;
+  int64_t std_stride;
+  // Compute type, [num_rows, 3, width]: level, slope, mean; without var and std [num_rows, width]:
+  // level.
+  void* packed;
+  int threads;
+};
+
+struct MultiReduceBackwardArgs {
+  // The reversed graph: rows are sources.
+  Csr csr;
+  ScalarType dtype;
+  const void* x;  // [num_rows, width]
+  int64_t x_stride;
+  int64_t width;
+  const void* packed;  // compute type, [num_cols, 3, width]
+  void* grad_x;        // compute type, [num_rows, width]
   Workspace workspace;
 };
 
@@ -159,16 +233,19 @@ struct GatPackArgs {
   int threads;
 };
 
-#define GNNKERN_DECLARE_KERNELS(isa)                    \
-  namespace isa {                                       \
-  void row_reduce(const RowReduceArgs& args);           \
-  void select_backward(const SelectBackwardArgs& args); \
-  void sddmm(const SddmmArgs& args);                    \
-  void segment_softmax(const SegmentSoftmaxArgs& args); \
-  void segment_gather(const SegmentGatherArgs& args);   \
-  void gat_forward(const GatForwardArgs& args);         \
-  void gat_backward(const GatBackwardArgs& args);       \
-  void gat_pack(const GatPackArgs& args);               \
+#define GNNKERN_DECLARE_KERNELS(isa)                               \
+  namespace isa {                                                  \
+  void row_reduce(const RowReduceArgs& args);                      \
+  void select_backward(const SelectBackwardArgs& args);            \
+  void sddmm(const SddmmArgs& args);                               \
+  void segment_softmax(const SegmentSoftmaxArgs& args);            \
+  void segment_gather(const SegmentGatherArgs& args);              \
+  void gat_forward(const GatForwardArgs& args);                    \
+  void gat_backward(const GatBackwardArgs& args);                  \
+  void gat_pack(const GatPackArgs& args);                          \
+  void multi_reduce(const MultiReduceArgs& args);                  \
+  void multi_reduce_pack(const MultiReducePackArgs& args);         \
+  void multi_reduce_backward(const MultiReduceBackwardArgs& args); \
   }
 
 GNNKERN_DECLARE_KERNELS(baseline)

@@ -6,11 +6,17 @@
 
 namespace gnnkern::GNNKERN_ISA {
 
-// `first` starts a row from its first message, `step` adds one, `merge` appends the state of a
-// later part of the same row, `value` is the result.
+// Messages in a run. The position of a run's first message is a multiple of it.
+inline constexpr int64_t kRunEdges = 128;
+
+// `first` starts a run of messages from the first of them, `step` adds one, `close` ends a run of
+// so many messages, `merge` appends the closed state of a later part of the same row, `value` is
+// the result. A state is made of vectors alone. `kTile` of them side by side fit into the
+// registers.
 
 template <typename compute_t>
 struct SumReducer {
+  static constexpr int kTile = 8;
   static constexpr bool kSelects = false;
   static constexpr bool kAssociates = true;
   using scalar = compute_t;
@@ -19,12 +25,14 @@ struct SumReducer {
   };
   State first(vec<compute_t> message, int64_t) const { return {message}; }
   void step(State& state, vec<compute_t> message, int64_t) const { state.value += message; }
+  void close(State&, int64_t) const {}
   void merge(State& state, const State& later) const { state.value += later.value; }
   vec<compute_t> value(const State& state) const { return state.value; }
 };
 
 template <typename compute_t>
 struct MulReducer {
+  static constexpr int kTile = 8;
   static constexpr bool kSelects = false;
   static constexpr bool kAssociates = false;
   using scalar = compute_t;
@@ -33,6 +41,7 @@ struct MulReducer {
   };
   State first(vec<compute_t> message, int64_t) const { return {message}; }
   void step(State& state, vec<compute_t> message, int64_t) const { state.value *= message; }
+  void close(State&, int64_t) const {}
   void merge(State& state, const State& later) const { state.value *= later.value; }
   vec<compute_t> value(const State& state) const { return state.value; }
 };
@@ -42,6 +51,7 @@ struct MulReducer {
 // Without kTracks only the value is kept.
 template <typename compute_t, bool kSmallest, bool kTracks>
 struct SelectReducer {
+  static constexpr int kTile = 8;
   static constexpr bool kSelects = kTracks;
   static constexpr bool kAssociates = false;
   using scalar = compute_t;
@@ -56,6 +66,7 @@ struct SelectReducer {
   void step(State& state, vec<compute_t> message, int64_t position) const {
     merge(state, first(message, position));
   }
+  void close(State&, int64_t) const {}
   // A comparison with NaN is false, so a NaN message wins unless a NaN stands already.
   void merge(State& state, const State& later) const {
 #if defined(__AVX512F__)
@@ -89,6 +100,91 @@ struct SelectReducer {
 #endif
   }
   vec<compute_t> value(const State& state) const { return state.value; }
+};
+
+// The sum, and how far the messages spread about their mean.
+//
+// A run takes its messages relative to its first one, so that a common offset costs no digits, and
+// updates mean and squares message by message, so that a first message far from the others costs
+// few (Welford, "Note on a method for calculating corrected sums of squares and products", 1962).
+// Runs are merged by their means and squares, which only adds what is positive (Chan, Golub and
+// LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+template <typename compute_t>
+struct MomentsReducer {
+  static constexpr int kTile = 4;
+  static constexpr bool kAssociates = false;
+  using scalar = compute_t;
+  struct State {
+    vec<compute_t> sum;
+    vec<compute_t> shift;
+    // Of message - shift: the mean, and the sum of squared distances from it.
+    vec<compute_t> mean;
+    vec<compute_t> squares;
+    // Set by `close`.
+    vec<compute_t> count;
+  };
+
+  State first(vec<compute_t> message, int64_t) const {
+    const vec<compute_t> zero{};
+    return {message, message, zero, zero, zero};
+  }
+  void step(State& state, vec<compute_t> message, int64_t position) const {
+    const compute_t share = 1 / static_cast<compute_t>(position % kRunEdges + 1);
+    const vec<compute_t> value = message - state.shift;
+    const vec<compute_t> apart = value - state.mean;
+    state.sum += message;
+    state.mean += apart * share;
+    state.squares += apart * (value - state.mean);
+  }
+  void close(State& state, int64_t count) const {
+    // Adds 0, or NaN where the first message is not finite.
+    state.squares += state.shift - state.shift;
+    state.count = broadcast(static_cast<compute_t>(count));
+  }
+  void merge(State& state, const State& later) const {
+    const vec<compute_t> count = state.count + later.count;
+    const vec<compute_t> share = later.count / count;
+    const vec<compute_t> apart = (later.shift - state.shift) + (later.mean - state.mean);
+    state.sum += later.sum;
+    state.squares += later.squares + apart * apart * state.count * share;
+    state.mean += apart * share;
+    state.count = count;
+  }
+  vec<compute_t> variance(const State& state) const { return state.squares / state.count; }
+  // The mean less `rounded`, which is near it.
+  vec<compute_t> mean_less(const State& state, vec<compute_t> rounded) const {
+    return (state.shift - rounded) + state.mean;
+  }
+};
+
+// Two reductions of the same messages.
+template <class A, class B, int kTogether>
+struct PairReducer {
+  static constexpr int kTile = kTogether;
+  static constexpr bool kAssociates = false;
+  using scalar = typename A::scalar;
+  A a;
+  B b;
+  struct State {
+    typename A::State a;
+    typename B::State b;
+  };
+
+  State first(vec<scalar> message, int64_t position) const {
+    return {a.first(message, position), b.first(message, position)};
+  }
+  void step(State& state, vec<scalar> message, int64_t position) const {
+    a.step(state.a, message, position);
+    b.step(state.b, message, position);
+  }
+  void close(State& state, int64_t count) const {
+    a.close(state.a, count);
+    b.close(state.b, count);
+  }
+  void merge(State& state, const State& later) const {
+    a.merge(state.a, later.a);
+    b.merge(state.b, later.b);
+  }
 };
 
 }  // namespace gnnkern::GNNKERN_ISA

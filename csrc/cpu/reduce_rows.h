@@ -7,18 +7,33 @@
 
 namespace gnnkern::GNNKERN_ISA {
 
-// Partial results of long rows: per slot `width` values, then `width` positions.
-template <typename compute_t>
-struct PartialRows {
+// States of the parts of long rows: per slot, for each vector of a state, `width` elements.
+template <class Reducer>
+struct PartialStates {
+  using compute_t = typename Reducer::scalar;
+  using State = typename Reducer::State;
+  static constexpr int kVectors = sizeof(State) / sizeof(vec<compute_t>);
+
   char* memory;
   int64_t width;
 
-  int64_t slot_bytes() const { return width * static_cast<int64_t>(sizeof(compute_t) + 4); }
-  compute_t* values(int64_t slot) const {
-    return reinterpret_cast<compute_t*>(memory + slot * slot_bytes());
+  compute_t* at(int64_t slot, int vector) const {
+    return reinterpret_cast<compute_t*>(memory) + (slot * kVectors + vector) * width;
   }
-  int32_t* positions(int64_t slot) const {
-    return reinterpret_cast<int32_t*>(memory + slot * slot_bytes() + width * sizeof(compute_t));
+  void save(int64_t slot, int64_t column, const State& state, int lanes) const {
+    for (int v = 0; v < kVectors; ++v) {
+      vec<compute_t> value;
+      std::memcpy(&value, reinterpret_cast<const char*>(&state) + v * sizeof(value), sizeof(value));
+      store_lanes(at(slot, v) + column, value, lanes);
+    }
+  }
+  State saved(int64_t slot, int64_t column, int lanes) const {
+    State state;
+    for (int v = 0; v < kVectors; ++v) {
+      const vec<compute_t> value = load_first(at(slot, v) + column, lanes);
+      std::memcpy(reinterpret_cast<char*>(&state) + v * sizeof(value), &value, sizeof(value));
+    }
+    return state;
   }
 };
 
@@ -49,7 +64,6 @@ struct RowWriter {
   const RowReduceArgs& args;
   const Reducer& reducer;
   Columns<compute_t> columns;
-  PartialRows<compute_t> partial;
 
   scalar_t* out(int64_t row) const { return static_cast<scalar_t*>(args.out) + row * args.width; }
   compute_t* wide_out(int64_t row) const {
@@ -74,7 +88,7 @@ struct RowWriter {
   void finish_empty(int64_t row) const {
     const auto nothing = broadcast(static_cast<compute_t>(args.reduce == Reduce::kMul ? 1 : 0));
     for (int64_t vector = 0; vector < columns.count(); ++vector) {
-      const int lanes = columns.narrow() ? static_cast<int>(columns.width) : kLanes<compute_t>;
+      const int lanes = columns.lanes();
       store_lanes(out(row) + columns.start(vector), nothing, lanes);
       if (args.wide_out) store_lanes(wide_out(row) + columns.start(vector), nothing, lanes);
       if (Reducer::kSelects && args.argument) {
@@ -84,57 +98,29 @@ struct RowWriter {
       }
     }
   }
-
-  void save(int64_t slot, int64_t vector, const typename Reducer::State& state, int lanes) const {
-    const int64_t column = columns.start(vector);
-    store_lanes(partial.values(slot) + column, state.value, lanes);
-    if constexpr (Reducer::kSelects) {
-      store_positions<compute_t>(partial.positions(slot), 4, column, state.position, lanes);
-    }
-  }
-
-  typename Reducer::State saved(int64_t slot, int64_t column, int lanes) const {
-    typename Reducer::State state;
-    state.value = load_first(partial.values(slot) + column, lanes);
-    if constexpr (Reducer::kSelects) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        state.position[lane] = partial.positions(slot)[column + lane];
-      }
-    }
-    return state;
-  }
-
-  void fold(int64_t row, int64_t degree, int64_t slot_begin, int64_t slot_end) const {
-    const int lanes = columns.narrow() ? static_cast<int>(columns.width) : kLanes<compute_t>;
-    for (int64_t vector = 0; vector < columns.count(); ++vector) {
-      const int64_t column = columns.start(vector);
-      auto state = saved(slot_begin, column, lanes);
-      for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
-        reducer.merge(state, saved(slot, column, lanes));
-      }
-      finish(row, degree, vector, state, lanes);
-    }
-  }
 };
 
+// Reduces every row of a matrix: writer.finish(row, degree, vector, state, lanes) for each vector
+// of a row, writer.finish_empty(row) where there is no edge.
+//
 // `index_t` is the type of the row numbers: those of the graph, or int64 for segments, whose
 // numbers are written out item by item.
 //
-// stage_weight(item, thread, memory) writes the weights of an item's edges [edges, heads];
-// make_weight turns them into a weight policy.
-template <typename scalar_t, typename index_t, class Reducer, class StageWeight, class MakeWeight>
-static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer,
-                               const StageWeight& stage_weight, const MakeWeight& make_weight) {
-  using compute_t = compute_of<scalar_t>;
-  const Columns<compute_t> columns{args.width};
-  const RowWriter<scalar_t, Reducer> writer{
-      args, reducer, columns, {args.workspace.partial, args.width}};
-  const auto* x = static_cast<const scalar_t*>(args.x);
-  const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
+// make_rows(indices) returns the rows that edges gather; stage_weight(item, thread, memory) writes
+// the weights of an item's edges [edges, heads]; make_weight turns them into a weight policy.
+template <typename index_t, class Reducer, class Writer, class MakeRows, class StageWeight,
+          class MakeWeight>
+static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
+                                  const Columns<typename Reducer::scalar>& columns,
+                                  const Reducer& reducer, const Writer& writer,
+                                  const MakeRows& make_rows, const StageWeight& stage_weight,
+                                  const MakeWeight& make_weight) {
+  using compute_t = typename Reducer::scalar;
+  const PartialStates<Reducer> partial{workspace.partial, columns.width};
 
   const auto enter = [&](const PlanItem& item, int thread) {
-    char* stage = args.workspace.stage + thread * args.workspace.stage_bytes;
-    const auto* indices = static_cast<const index_t*>(args.csr.indices);
+    char* stage = workspace.stage + thread * workspace.stage_bytes;
+    const auto* indices = static_cast<const index_t*>(csr.indices);
     if (!indices) {
       auto* own_rows = reinterpret_cast<index_t*>(stage);
       for (int64_t edge = item.edge_begin; edge < item.edge_end; ++edge) {
@@ -146,29 +132,51 @@ static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer
     auto* staged_weight = reinterpret_cast<compute_t*>(stage);
     stage_weight(item, thread, staged_weight);
     struct Context {
-      GatheredRows<scalar_t, index_t> rows;
+      decltype(make_rows(indices)) rows;
       decltype(make_weight(staged_weight, item.edge_begin)) weights;
     };
-    return Context{{x, args.x_stride, indices, far}, make_weight(staged_weight, item.edge_begin)};
+    return Context{make_rows(indices), make_weight(staged_weight, item.edge_begin)};
   };
   const auto visit = [&](const auto& context, const RowPart& part) {
     if (part.begin == part.end) return writer.finish_empty(part.row);
-    const int64_t first_edge = part.slot < 0 ? part.begin : row_begin(args.csr, part.row);
-    reduce_row(reducer, context.rows, context.weights, columns, part.begin, part.end, first_edge,
-               part.item_end, [&](int64_t vector, const auto& state, int lanes) {
+    const int64_t first_edge = part.slot < 0 ? part.begin : row_begin(csr, part.row);
+    reduce_row(reducer, context.rows.seen_from(part.row), context.weights, columns, part.begin,
+               part.end, first_edge, part.item_end,
+               [&](int64_t vector, const auto& state, int lanes) {
                  if (part.slot < 0) {
                    writer.finish(part.row, part.end - part.begin, vector, state, lanes);
                  } else {
-                   writer.save(part.slot, vector, state, lanes);
+                   partial.save(part.slot, columns.start(vector), state, lanes);
                  }
                });
   };
-  for_each_row_part(args.csr, args.workspace.threads, enter, visit);
-  for_each_long_row(
-      args.csr, args.workspace.threads, [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
-        const int64_t degree = row_begin(args.csr, row + 1) - row_begin(args.csr, row);
-        writer.fold(row, degree, slot_begin, slot_end);
-      });
+  for_each_row_part(csr, workspace.threads, enter, visit);
+  for_each_long_row(csr, workspace.threads, [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
+    const int64_t degree = row_begin(csr, row + 1) - row_begin(csr, row);
+    for (int64_t vector = 0; vector < columns.count(); ++vector) {
+      const int64_t column = columns.start(vector);
+      auto state = partial.saved(slot_begin, column, columns.lanes());
+      for (int64_t slot = slot_begin + 1; slot < slot_end; ++slot) {
+        reducer.merge(state, partial.saved(slot, column, columns.lanes()));
+      }
+      writer.finish(row, degree, vector, state, columns.lanes());
+    }
+  });
+}
+
+// One reduction of rows of x into one result.
+template <typename scalar_t, typename index_t, class Reducer, class StageWeight, class MakeWeight>
+static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer,
+                               const StageWeight& stage_weight, const MakeWeight& make_weight) {
+  const Columns<compute_of<scalar_t>> columns{args.width};
+  const RowWriter<scalar_t, Reducer> writer{args, reducer, columns};
+  const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
+  const auto make_rows = [&](const index_t* indices) {
+    return GatheredRows<scalar_t, index_t>{static_cast<const scalar_t*>(args.x), args.x_stride,
+                                           indices, far};
+  };
+  reduce_rows_of<index_t>(args.csr, args.workspace, columns, reducer, writer, make_rows,
+                          stage_weight, make_weight);
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

@@ -1,9 +1,9 @@
 // The one loop over the edges of a row that all row reductions share.
 //
-// A row of x is cut into vectors; a tile of up to kMaxTile vectors stays in registers across all
-// edges of the row. Where the width is no multiple of the vector, the last vector overlaps the one
-// before it: both compute the same values, and no lane needs a mask. Only widths below one vector
-// are masked.
+// A row of x is cut into vectors; a tile of them, as many as the reducer's state leaves room for,
+// stays in registers across all edges of the row. Where the width is no multiple of the vector, the
+// last vector overlaps the one before it: both compute the same values, and no lane needs a mask.
+// Only widths below one vector are masked.
 #pragma once
 
 #include "kernels.h"
@@ -11,10 +11,6 @@
 #include "reduce.h"
 
 namespace gnnkern::GNNKERN_ISA {
-
-inline constexpr int kMaxTile = 8;
-
-inline constexpr int64_t kRunEdges = 128;
 
 // How many edges ahead rows are fetched.
 inline constexpr int64_t kPrefetchEdges = 12;
@@ -26,6 +22,8 @@ struct Columns {
 
   bool narrow() const { return width < kLanes<compute_t>; }
   int64_t count() const { return (width + kLanes<compute_t> - 1) / kLanes<compute_t>; }
+  // Of a vector, those that lie inside of the row.
+  int lanes() const { return narrow() ? static_cast<int>(width) : kLanes<compute_t>; }
   int64_t start(int64_t vector) const {
     const int64_t column = vector * kLanes<compute_t>;
     const int64_t last = width - kLanes<compute_t>;
@@ -69,6 +67,17 @@ struct GatheredRows {
 #pragma GCC unroll 16
     for (int offset = 0; offset < kBytes; offset += 64) prefetch_line(from + offset);
   }
+  // A vector of the message of an edge, or its first `lanes` lanes.
+  template <bool kNarrow>
+  vec<compute_of<scalar_t>> message(int64_t edge, int64_t column, int lanes) const {
+    if constexpr (kNarrow) {
+      return load_first(at(edge) + column, lanes);
+    } else {
+      return load(at(edge) + column);
+    }
+  }
+  // The same rows for every row that reduces them.
+  const GatheredRows& seen_from(int64_t) const { return *this; }
 };
 
 static inline bool is_far(int64_t rows, int64_t row_bytes) {
@@ -163,13 +172,7 @@ static inline void reduce_run(const Reducer& reducer, typename Reducer::State* s
   const int lanes = static_cast<int>(columns.width);
 
   const auto message = [&](int64_t edge, int k) {
-    const auto* from = rows.at(edge) + start[k];
-    vec<compute_t> x;
-    if constexpr (kNarrow) {
-      x = load_first(from, lanes);
-    } else {
-      x = load(from);
-    }
+    const vec<compute_t> x = rows.template message<kNarrow>(edge, start[k], lanes);
     return weight.template apply<compute_t>(x, edge, vector + k);
   };
   const auto fetch_ahead = [&](int64_t edge) {
@@ -211,8 +214,11 @@ static inline void reduce_run(const Reducer& reducer, typename Reducer::State* s
     for (int s = 1; s < kStreams; ++s) {
       if (s < used) reducer.merge(state[k], acc[s][k]);
     }
+    reducer.close(state[k], end - begin);
   }
 }
+
+static_assert(kChunkEdges % kRunEdges == 0);
 
 // The same in runs of kRunEdges, so that the rounding error of a long sum grows with the square
 // root of its length and not with the length.
@@ -254,17 +260,24 @@ static inline void reduce_row(const Reducer& reducer, const Rows& rows, const We
   }
   const int64_t count = columns.count();
   int64_t vector = 0;
-  const auto tile = [&]<int kTile>() {
-    State state[kTile];
-    reduce_tile<kTile, false>(reducer, state, rows, weight, columns, vector, begin, end, row_begin,
-                              fetch_end);
-    for (int k = 0; k < kTile; ++k) finish(vector + k, state[k], kLanes<compute_t>);
-    vector += kTile;
+  const auto tile = [&]<int kCount>() {
+    State state[kCount];
+    reduce_tile<kCount, false>(reducer, state, rows, weight, columns, vector, begin, end, row_begin,
+                               fetch_end);
+    for (int k = 0; k < kCount; ++k) finish(vector + k, state[k], kLanes<compute_t>);
+    vector += kCount;
   };
-  while (count - vector >= 8) tile.template operator()<8>();
-  if (count - vector >= 4) tile.template operator()<4>();
-  if (count - vector >= 2) tile.template operator()<2>();
-  if (count - vector >= 1) tile.template operator()<1>();
+  constexpr int kTile = Reducer::kTile;
+  while (count - vector >= kTile) tile.template operator()<kTile>();
+  if constexpr (kTile > 4) {
+    if (count - vector >= 4) tile.template operator()<4>();
+  }
+  if constexpr (kTile > 2) {
+    if (count - vector >= 2) tile.template operator()<2>();
+  }
+  if constexpr (kTile > 1) {
+    if (count - vector >= 1) tile.template operator()<1>();
+  }
 }
 
 // Writes the first `lanes` lanes.

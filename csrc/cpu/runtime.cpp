@@ -20,7 +20,10 @@ namespace {
    isa::segment_gather,    \
    isa::gat_forward,       \
    isa::gat_backward,      \
-   isa::gat_pack}
+   isa::gat_pack,          \
+   isa::multi_reduce,      \
+   isa::multi_reduce_pack, \
+   isa::multi_reduce_backward}
 
 // Best first.
 const KernelTable kTables[] = {

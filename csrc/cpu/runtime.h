@@ -19,6 +19,9 @@ struct KernelTable {
   void (*gat_forward)(const GatForwardArgs&);
   void (*gat_backward)(const GatBackwardArgs&);
   void (*gat_pack)(const GatPackArgs&);
+  void (*multi_reduce)(const MultiReduceArgs&);
+  void (*multi_reduce_pack)(const MultiReducePackArgs&);
+  void (*multi_reduce_backward)(const MultiReduceBackwardArgs&);
 };
 
 // The table in use: the best that this processor runs, unless another one was chosen.

@@ -14,11 +14,12 @@ constexpr int64_t kOwnedColumns = 16;
 template <typename scalar_t, typename index_t, typename argument_t>
 struct Winners {
   const SelectBackwardArgs& args;
+  const Selection& selection;
   const index_t* indptr = static_cast<const index_t*>(args.csr.indptr);
   const index_t* indices = static_cast<const index_t*>(args.csr.indices);
   const index_t* edge_id = static_cast<const index_t*>(args.csr.edge_id);
-  const argument_t* argument = static_cast<const argument_t*>(args.argument);
-  const scalar_t* grad = static_cast<const scalar_t*>(args.grad);
+  const argument_t* argument = static_cast<const argument_t*>(selection.argument);
+  const scalar_t* grad = static_cast<const scalar_t*>(selection.grad);
   const scalar_t* weight = static_cast<const scalar_t*>(args.weight);
   int64_t head_width = args.heads > 0 ? args.width / args.heads : 1;
 
@@ -41,7 +42,7 @@ struct Winners {
     return id * args.heads + column / head_width;
   }
   compute_of<scalar_t> grad_at(int64_t row, int64_t column) const {
-    return load_one(grad + row * args.width + column);
+    return load_one(grad + row * args.grad_stride + column);
   }
 };
 
@@ -51,7 +52,6 @@ template <typename scalar_t, typename index_t, typename argument_t>
 void scatter_winners(const SelectBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
   constexpr bool kInPlace = std::is_same_v<scalar_t, compute_t>;
-  const Winners<scalar_t, index_t, argument_t> winners{args};
   auto* grad_x = static_cast<scalar_t*>(args.grad_x);
   const int64_t num_tiles = (args.width + kOwnedColumns - 1) / kOwnedColumns;
 
@@ -69,15 +69,25 @@ void scatter_winners(const SelectBackwardArgs& args) {
           reinterpret_cast<compute_t*>(args.workspace.stage + thread * args.workspace.stage_bytes);
       stride = kOwnedColumns;
     }
+    const auto* base = static_cast<const compute_t*>(args.base);
     for (int64_t row = 0; row < args.csr.num_cols; ++row) {
-      std::memset(sums + row * stride, 0, (end - begin) * sizeof(compute_t));
+      compute_t* to = sums + row * stride;
+      const int64_t bytes = (end - begin) * sizeof(compute_t);
+      if (!base) {
+        std::memset(to, 0, bytes);
+      } else if (!kInPlace) {
+        std::memcpy(to, base + row * args.width + begin, bytes);
+      }
     }
     for (int64_t row = 0; row < args.csr.num_rows; ++row) {
-      winners.visit_row(row, begin, end, [&](int64_t column, int64_t edge) {
-        compute_t value = winners.grad_at(row, column);
-        if (args.weight) value *= load_one(winners.weight + winners.edge_head(edge, column));
-        sums[winners.source(edge) * stride + column - begin] += value;
-      });
+      for (int64_t selection = 0; selection < args.num_selections; ++selection) {
+        const Winners<scalar_t, index_t, argument_t> winners{args, args.selections[selection]};
+        winners.visit_row(row, begin, end, [&](int64_t column, int64_t edge) {
+          compute_t value = winners.grad_at(row, column);
+          if (args.weight) value *= load_one(winners.weight + winners.edge_head(edge, column));
+          sums[winners.source(edge) * stride + column - begin] += value;
+        });
+      }
     }
     if constexpr (!kInPlace) {
       for (int64_t row = 0; row < args.csr.num_cols; ++row) {
@@ -91,7 +101,7 @@ void scatter_winners(const SelectBackwardArgs& args) {
 template <typename scalar_t, typename index_t, typename argument_t>
 void sum_weight_gradient(const SelectBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
-  const Winners<scalar_t, index_t, argument_t> winners{args};
+  const Winners<scalar_t, index_t, argument_t> winners{args, args.selections[0]};
   const auto* x = static_cast<const scalar_t*>(args.x);
   auto* grad_weight = static_cast<compute_t*>(args.grad_weight);
   // Chunks of one long row share edges of no other row: the row's first chunk does all of them.

@@ -247,6 +247,20 @@ static inline compute_t sum_lanes(vec<compute_t> value) {
   return sum_groups<compute_t>(value, kLanes<compute_t>)[0];
 }
 
+template <typename compute_t>
+static inline vec<compute_t> square_root(vec<compute_t> value) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(compute_t) == 4) return (vec<compute_t>)_mm512_sqrt_ps((__m512)value);
+  return (vec<compute_t>)_mm512_sqrt_pd((__m512d)value);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(compute_t) == 4) return (vec<compute_t>)_mm256_sqrt_ps((__m256)value);
+  return (vec<compute_t>)_mm256_sqrt_pd((__m256d)value);
+#else
+  for (int lane = 0; lane < kLanes<compute_t>; ++lane) value[lane] = std::sqrt(value[lane]);
+  return value;
+#endif
+}
+
 // e^x to about one unit in the last place for x <= 0; below -87 the result flushes to 0.
 static inline vec<float> exp_nonpositive(vec<float> x) {
   const vec<float> scaled = x * 1.44269504088896341f;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,30 +21,35 @@ from gnnkern._native import (
 
 def _select_backward(
     csr_fields: tuple[int, ...],
-    grad: Tensor,  # [num_rows, ...]
+    grads: Sequence[Tensor],  # [num_rows, ...] each, rows contiguous and equally far apart
     weight: Tensor | None,  # [E] or [E, H]
-    argument: Tensor,  # [num_rows, ...]
+    arguments: Sequence[Tensor],  # [num_rows, ...] each
     grad_x: Tensor | None,
     grad_weight: Tensor | None,
     x: Tensor | None,
+    base: Tensor | None = None,
 ) -> None:
     x_stride = 0
     if x is not None:
         x, x_stride, _ = rows_of(x)
-    grad = grad.contiguous()
     weight = None if weight is None else weight.contiguous()
     heads_of = weight if weight is not None else grad_weight
+    addresses = [
+        (grad.data_ptr(), argument.data_ptr())
+        for grad, argument in zip(grads, arguments, strict=True)
+    ]
     module().select_backward(
         csr_fields,
-        SCALAR_CODES[grad.dtype],
-        grad.data_ptr(),
-        grad.shape[1:].numel(),
+        SCALAR_CODES[grads[0].dtype],
+        addresses,
+        grads[0].stride(0),
+        grads[0].shape[1:].numel(),
         address(weight),
         1 if heads_of is None or heads_of.dim() == 1 else heads_of.shape[1],
-        argument.data_ptr(),
-        argument.element_size(),
+        arguments[0].element_size(),
         address(grad_x),
         address(grad_weight),
+        address(base),
         address(x),
         x_stride,
         torch.get_num_threads(),
@@ -57,7 +64,24 @@ def select_backward_x(
     if grad.numel() == 0:
         return grad_x.zero_()
     if grad_x.numel():
-        _select_backward(fields(csr, num_cols), grad, weight, argument, grad_x, None, None)
+        grads = [grad.contiguous()]
+        _select_backward(fields(csr, num_cols), grads, weight, [argument], grad_x, None, None)
+    return grad_x
+
+
+def add_winners(
+    csr: Csr,
+    grads: Sequence[Tensor],  # [num_rows, ...] each, rows contiguous and equally far apart
+    arguments: Sequence[Tensor],  # [num_rows, ...] each
+    num_cols: int,
+    base: Tensor | None,  # [num_cols, ...] in accumulation precision; may be overwritten
+) -> Tensor:  # [num_cols, ...]
+    """`base`, or nothing, and what the winners of several selections receive; none is empty."""
+    grad_x = base
+    if grad_x is None or grad_x.dtype != grads[0].dtype:
+        grad_x = grads[0].new_empty((num_cols, *grads[0].shape[1:]))
+    csr_fields = fields(csr, num_cols)
+    _select_backward(csr_fields, grads, None, arguments, grad_x, None, None, base)
     return grad_x
 
 
@@ -69,7 +93,7 @@ def select_backward_weight(
     if grad.numel() == 0 or grad_weight.numel() == 0:
         return grad_weight.zero_().to(weight.dtype)
     csr_fields = fields(csr, x.shape[0])
-    _select_backward(csr_fields, grad, None, argument, None, grad_weight, x)
+    _select_backward(csr_fields, [grad.contiguous()], None, [argument], None, grad_weight, x)
     return grad_weight.to(weight.dtype)
 
 
@@ -82,5 +106,5 @@ def segment_select_backward(
         return grad_x.zero_()
     if grad_x.numel():
         csr_fields = segment_fields(indptr, num_edges)
-        _select_backward(csr_fields, grad, None, argument, grad_x, None, None)
+        _select_backward(csr_fields, [grad.contiguous()], None, [argument], grad_x, None, None)
     return grad_x

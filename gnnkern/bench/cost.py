@@ -64,8 +64,10 @@ def cost(problem: Problem, direction: str) -> Cost:
         "segment_gather": Cost(nodes * _INDEX + edge_rows + rows, 0),
         "segment_softmax": Cost(nodes * _INDEX + 2 * edge_rows, 0),
         "scatter_reduce": Cost(edges * _INDEX + edge_rows + rows, 0),
+        # Four results from one gather.
+        "multi_reduce": Cost(structure + 5 * rows, edge_rows),
     }[problem.op]
-    select = problem.reduce == "max"
+    select = problem.reduce == "max" or problem.op == "multi_reduce"
     argument = nodes * problem.width * (1 if g.max_degree <= 255 else 2) if select else 0
     if direction == FORWARD:
         return forward
@@ -80,6 +82,9 @@ def cost(problem: Problem, direction: str) -> Cost:
         "segment_gather": forward,
         "segment_softmax": Cost(nodes * _INDEX + 3 * edge_rows, 0),
         "scatter_reduce": Cost(edges * _INDEX + 2 * argument + edge_rows + rows, 0),
+        # Four gradients, mean, deviation, x and its gradient; what is gathered is the gradient of a
+        # message at the mean, how it grows from there, and the mean.
+        "multi_reduce": Cost(structure + 8 * rows + 4 * argument, 3 * edge_rows),
     }[problem.op]
     if direction == BACKWARD_WEIGHT:
         # The weight's gradient is the dot of both ends' rows.

@@ -11,6 +11,7 @@ from torch import Tensor
 import gnnkern
 from gnnkern.backends import Implementation, Query
 from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
+from gnnkern.bench.problems_multi import PNA
 from gnnkern.bench.runners import Runner, module_runner
 from gnnkern.nn import GATConv
 from gnnkern.ops import implementations
@@ -102,6 +103,11 @@ def _scatter_reduce(problem: Problem, backend: str) -> Callable[..., Tensor]:
     )
 
 
+def _multi_reduce(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    graph = problem.graph.graph
+    return lambda x: gnnkern.multi_reduce(graph, x, reduces=PNA, backend=backend)
+
+
 _CALLS: dict[str, Callable[[Problem, str], Callable[..., Tensor]]] = {
     "spmm": _spmm,
     "sddmm": _sddmm,
@@ -111,4 +117,5 @@ _CALLS: dict[str, Callable[[Problem, str], Callable[..., Tensor]]] = {
     "segment_gather": _segment_gather,
     "segment_softmax": _segment_softmax,
     "scatter_reduce": _scatter_reduce,
+    "multi_reduce": _multi_reduce,
 }

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex, utils
 from torch_geometric.nn import GATConv, SimpleConv
+from torch_geometric.nn.aggr import MultiAggregation
 
 from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
+from gnnkern.bench.problems_multi import PNA
 from gnnkern.bench.runners import (
     Attention,
     Runner,
@@ -113,5 +115,16 @@ def scatter_reduce(problem: Problem) -> Runner:
     def call(x: Tensor) -> Tensor:
         out: Tensor = utils.scatter(x, index, dim=0, dim_size=size, reduce=problem.reduce)
         return out
+
+    return Runner(call, problem.inputs)
+
+
+def multi_reduce(problem: Problem) -> Runner:
+    src, dst, size = problem.graph.src, problem.graph.dst, problem.graph.num_nodes
+    aggregate = MultiAggregation(list(PNA))
+
+    def call(x: Tensor) -> Tensor:
+        out: Tensor = aggregate(x.index_select(0, src), dst, dim_size=size, dim=0)
+        return out.view(size, len(PNA), -1)
 
     return Runner(call, problem.inputs)

@@ -14,6 +14,7 @@ from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,
+    four_reductions,
     index_of,
     layer_runner,
     leaky_scores,
@@ -172,3 +173,14 @@ def scatter_reduce_scatter_reduce(problem: Problem) -> Runner:
     index, size = index_of(problem), problem.graph.num_nodes
     reduce = _REDUCE[problem.reduce]
     return Runner(lambda x: _scatter_rows(x, index, size, reduce), problem.inputs)
+
+
+def multi_reduce(problem: Problem) -> Runner:
+    src, dst, size = problem.graph.src, problem.graph.dst, problem.graph.num_nodes
+
+    def call(x: Tensor) -> Tensor:
+        message = x.index_select(0, src)
+        three = (_scatter_rows(message, dst, size, reduce) for reduce in ("mean", "amin", "amax"))
+        return four_reductions(three, _scatter_rows(message * message, dst, size, "mean"))
+
+    return Runner(call, problem.inputs)

@@ -11,6 +11,7 @@ from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,
+    four_reductions,
     index_of,
     layer_runner,
     leaky_scores,
@@ -101,5 +102,31 @@ def scatter_reduce(problem: Problem) -> Runner:
     def call(x: Tensor) -> Tensor:
         out: Tensor = scatter(x, index, dim=0, dim_size=size, reduce=problem.reduce)
         return out
+
+    return Runner(call, problem.inputs)
+
+
+def multi_reduce_csr(problem: Problem) -> Runner:
+    src, indptr = problem.graph.sorted_src, problem.graph.indptr
+
+    def call(x: Tensor) -> Tensor:
+        message = x.index_select(0, src)
+        three = (segment_csr(message, indptr, reduce=reduce) for reduce in ("mean", "min", "max"))
+        return four_reductions(three, segment_csr(message * message, indptr, reduce="mean"))
+
+    return Runner(call, problem.inputs)
+
+
+def multi_reduce_scatter(problem: Problem) -> Runner:
+    src, dst, size = problem.graph.src, problem.graph.dst, problem.graph.num_nodes
+
+    def reduced(message: Tensor, reduce: str) -> Tensor:
+        out: Tensor = scatter(message, dst, dim=0, dim_size=size, reduce=reduce)
+        return out
+
+    def call(x: Tensor) -> Tensor:
+        message = x.index_select(0, src)
+        three = (reduced(message, reduce) for reduce in ("mean", "min", "max"))
+        return four_reductions(three, reduced(message * message, "mean"))
 
     return Runner(call, problem.inputs)

@@ -89,6 +89,7 @@ _ATTENTION: EdgeRows = {"": (2.7, 5.0)}
 _LAYER: EdgeRows = {"": (3.4, 6.0)}
 _REPEATED: EdgeRows = {"": (1.1, 1.3)}
 _ROWS: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 1.6)}
+_FOUR: EdgeRows = {"": (4.0, 16.0)}
 _ROWS_TORCH: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 6.5)}
 
 PEERS: dict[str, tuple[Peer, ...]] = {
@@ -148,5 +149,11 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("torch scatter_reduce", "torch", "scatter_reduce_scatter_reduce", _ROWS_TORCH),
         Peer("pyg", _PYG, "scatter_reduce", _ROWS_TORCH),
         Peer("torch_scatter scatter", _SCATTER, "scatter_reduce", _ROWS),
+    ),
+    "multi_reduce": (
+        Peer("torch scatter_reduce", "torch", "multi_reduce", _FOUR),
+        Peer("pyg MultiAggregation", _PYG, "multi_reduce", _FOUR),
+        Peer("torch_scatter csr", _SCATTER, "multi_reduce_csr", _FOUR),
+        Peer("torch_scatter scatter", _SCATTER, "multi_reduce_scatter", _FOUR),
     ),
 }

@@ -60,6 +60,8 @@ class Problem:
     part: Callable[[str, Tensor], Tensor]
     reference: Callable[[Mapping[str, Tensor]], Tensor]
     index: Tensor | None = None  # [E] of scatter_reduce
+    # Of the compared result, in float64: 1 where a gradient is compared, 0 where float32 loses it.
+    well_posed: Callable[[Tensor], Tensor] | None = None
 
     @property
     def weighted(self) -> bool:
@@ -82,6 +84,8 @@ class Problem:
         compared = self.part("out", upstream)
         compared.copy_(self.part("out", self.upstream))
         out = self.reference(parts)
+        if self.well_posed is not None:
+            compared.mul_(self.well_posed(out.detach()))
         names = sorted(wanted)
         gradients = torch.autograd.grad(out, [parts[name] for name in names], compared.double())
         values = dict(zip(names, gradients, strict=True))
@@ -102,7 +106,7 @@ def _normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _distinct(rows: int, width: int) -> Tensor:  # [rows, width]
+def distinct(rows: int, width: int) -> Tensor:  # [rows, width]
     """Values in (-2, 2) that never repeat in a column: a maximum has one winner in any precision.
 
     A bijection of the row's number on as many bits as it needs, at most the 24 that float32 holds.
@@ -121,7 +125,7 @@ def _distinct(rows: int, width: int) -> Tensor:  # [rows, width]
     return x
 
 
-def _step(rows: int, width: int) -> int:
+def compared_step(rows: int, width: int) -> int:
     """The stride of compared columns: from the first to (nearly) the last."""
     return 1 if rows * width <= _COMPARE_ALL else max((width - 1) // (_COLUMNS - 1), 1)
 
@@ -136,7 +140,7 @@ def _columns(names: tuple[str, ...], step: int) -> Callable[[str, Tensor], Tenso
 def _spmm(kind: str, graph: BenchGraph, width: int) -> Problem:
     reduce = "sum" if kind == "spmm_weighted" else kind.removeprefix("spmm_")
     shape = (graph.num_nodes, width)
-    inputs = {"x": _distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)}
+    inputs = {"x": distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)}
     directions: dict[str, tuple[str, ...]] = {FORWARD: (), BACKWARD: ("x",)}
     if kind == "spmm_weighted":
         inputs["weight"] = _normal(graph.num_edges, seed=2)
@@ -152,7 +156,7 @@ def _spmm(kind: str, graph: BenchGraph, width: int) -> Problem:
         directions,
         frozenset({"weight"}),
         shape,
-        _columns(("x", "out"), _step(graph.num_edges, width)),
+        _columns(("x", "out"), compared_step(graph.num_edges, width)),
         lambda t: spmm_reference(graph.graph, t["x"], t.get("weight"), reduce),
     )
 
@@ -276,7 +280,7 @@ def _attention_part(graph: BenchGraph, width: int) -> tuple[slice, int]:
     """The compared heads, all or the last, and the stride of compared columns in each."""
     if graph.num_edges * width <= _COMPARE_ALL:
         return slice(None), 1
-    return slice(HEADS - 1, HEADS), _step(graph.num_edges, width // HEADS)
+    return slice(HEADS - 1, HEADS), compared_step(graph.num_edges, width // HEADS)
 
 
 def _segment(kind: str, graph: BenchGraph, width: int) -> Problem:
@@ -303,12 +307,12 @@ def _segment(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": _distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
+        {"x": distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
         {FORWARD: (), BACKWARD: ("x",)},
         # Rows are in segments for everybody: no order to translate.
         frozenset(),
         out_shape,
-        _columns(("x", "out"), _step(graph.num_edges, width)),
+        _columns(("x", "out"), compared_step(graph.num_edges, width)),
         reference,
     )
 
@@ -325,14 +329,21 @@ def _scatter(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": _distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
+        {"x": distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
         {FORWARD: (), BACKWARD: ("x",)},
         frozenset(),
         (graph.num_nodes, width),
-        _columns(("x", "out"), _step(graph.num_edges, width)),
+        _columns(("x", "out"), compared_step(graph.num_edges, width)),
         lambda t: scatter_reduce_reference(t["x"], index, graph.num_nodes, reduce),
         index,
     )
+
+
+def _multi_reduce(kind: str, graph: BenchGraph, width: int) -> Problem:
+    # Imported where it is called, since it builds on this module.
+    from gnnkern.bench.problems_multi import multi_reduce
+
+    return multi_reduce(kind, graph, width)
 
 
 KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
@@ -350,4 +361,5 @@ KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
     "segment_softmax": _segment,
     "scatter_sum": _scatter,
     "scatter_max": _scatter,
+    "multi_reduce_pna": _multi_reduce,
 }

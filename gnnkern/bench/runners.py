@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,14 @@ def module_runner(problem: Problem, layer: torch.nn.Module, edges: Any, **option
         parameters=dict(layer.named_parameters()),
         **options,
     )
+
+
+def four_reductions(three: Iterable[Tensor], mean_square: Tensor) -> Tensor:
+    """[N, 4, F] of mean, min and max: the deviation is made of means, and guarded, as PyG's is."""
+    mean, least, most = three
+    deviation = (mean_square - mean * mean).clamp(min=1e-5).sqrt()
+    deviation = deviation.masked_fill(deviation <= 1e-5**0.5, 0.0)
+    return torch.stack([mean, least, most, deviation], 1)
 
 
 def softmax_destinations(problem: Problem) -> Tensor:  # [E]

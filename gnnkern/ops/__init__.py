@@ -7,6 +7,7 @@ import importlib
 from gnnkern.backends import Implementation
 from gnnkern.ops.edge_softmax import edge_softmax
 from gnnkern.ops.gat_attention import gat_attention
+from gnnkern.ops.multi_reduce import multi_reduce
 from gnnkern.ops.scatter_reduce import scatter_reduce
 from gnnkern.ops.sddmm import sddmm
 from gnnkern.ops.segment_gather import segment_gather
@@ -17,6 +18,7 @@ from gnnkern.ops.spmm import spmm
 __all__ = [
     "edge_softmax",
     "gat_attention",
+    "multi_reduce",
     "scatter_reduce",
     "sddmm",
     "segment_gather",
