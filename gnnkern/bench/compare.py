@@ -145,19 +145,16 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def _changes(changes: list[Change]) -> Table:
     table = Table(title="changed", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for heading in ("op", "graph"):
-        table.add_column(heading)
-    table.add_column("width", justify="right")
-    for heading in ("dtype", "direction", "contender"):
-        table.add_column(heading)
+    table.add_column("op, graph, width, dtype, direction")
+    table.add_column("contender", no_wrap=True)
     for heading in ("before", "after", "before / after"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for change in changes:
-        op, graph, width, dtype, direction = change.cell
         unit, scale = change.unit
         table.add_row(
-            *(op, graph, str(width), dtype, direction, change.contender),
+            ", ".join(map(str, change.cell)),
+            change.contender,
             f"{number(change.before_ms * scale)} {unit}",
             f"{number(change.after_ms * scale)} {unit}",
             f"{change.ratio:.2f}",

@@ -251,7 +251,7 @@ def _speedup(axis: Any, rows: list[Row]) -> None:
 
     _bars(axis, rows, ratio, base=1.0)
     axis.axhline(1, color=_HUES[OURS][0], linewidth=1.5, label=f"{OURS} = 1")
-    _room_above(axis)
+    _make_room(axis)
     _log_ticks(axis)
     axis.set_ylabel(f"time / {OURS}'s time")
 
@@ -262,15 +262,15 @@ def _memory(axis: Any, rows: list[Row]) -> None:
         return None if result is None else max(float(result["peak_mb"]), _PAGE_MB)
 
     _bars(axis, rows, peak)
-    _room_above(axis)
+    _make_room(axis)
     _log_ticks(axis)
     axis.set_ylabel("peak memory added, MB")
 
 
-def _room_above(axis: Any) -> None:
-    """Space for the note on who is missing."""
+def _make_room(axis: Any) -> None:
+    """Space for the note on who is missing, and below, so that the shortest bar is seen."""
     low, high = axis.get_ylim()
-    axis.set_ylim(low, high * (high / low) ** 0.3)
+    axis.set_ylim(low / 1.3, high * (high / low) ** 0.3)
 
 
 # -- scaling ---------------------------------------------------------------------------------------
