@@ -31,7 +31,7 @@ def each_case(*kinds: str, widths: tuple[int, ...] = WIDTHS) -> pytest.MarkDecor
         cases += [
             Case(kind, width, contender, direction)
             for width in widths
-            for contender in contenders(sample.op, sample.reduce, all_backends=True)
+            for contender in contenders(sample.op, sample.reduce, backend="all")
             for direction in sample.directions
         ]
     return pytest.mark.parametrize("case", cases, ids=_name)

@@ -18,13 +18,12 @@ from gnnkern.bench.harness import (
     available_memory,
     bind,
     check,
-    peak_bytes,
     pin_threads,
-    rounds_for,
 )
 from gnnkern.bench.peers import versions
 from gnnkern.bench.problems import Problem, make_problem
 from gnnkern.bench.report import commit, machine_line, markdown
+from gnnkern.bench.timing import calls_for, peak_bytes, rounds_for
 
 _ROWS: list[dict[str, Any]] = []
 
@@ -69,9 +68,10 @@ def measure(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Callable
             benchmark.pedantic(timed.run)
             return
         peak, warm = peak_bytes(timed.run)
-        rounds = rounds_for(warm, request.config.getoption("--bench-seconds"))
+        calls, warm = calls_for(timed.run, warm)
+        rounds = rounds_for(calls * warm, request.config.getoption("--bench-seconds"))
         benchmark.group = f"{case.kind} {case.width} {case.direction}"
-        benchmark.pedantic(timed.run, rounds=rounds, iterations=1, warmup_rounds=1)
+        benchmark.pedantic(timed.run, rounds=rounds, iterations=calls, warmup_rounds=1)
         stats = benchmark.stats.stats
         row = _row(case, problem, stats.median, stats.iqr, rounds, peak)
         benchmark.extra_info.update(row)

@@ -1,4 +1,4 @@
-"""The command line: `gnnkern info`, `gnnkern train`, `gnnkern demo`."""
+"""The command line: `gnnkern info`, `gnnkern train`, `gnnkern demo`, `gnnkern bench`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gnnkern import info
 from gnnkern.backends import BACKENDS, BackendUnavailable
+from gnnkern.bench.command import add_bench
 from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
 from gnnkern.plots import plot_comparisons, plot_trainings
@@ -66,18 +67,21 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run the command line and return the exit code.
+
+    0, or 1 where the command found something wrong; 2 for bad input, 130 when interrupted.
+    """
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if getattr(options, "threads", None) is not None:
             torch.set_num_threads(options.threads)
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, ImportError, OSError, BackendUnavailable) as error:
         print(f"gnnkern: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_demo(commands)
+    add_bench(commands)
     return parser
 
 

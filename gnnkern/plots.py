@@ -1,4 +1,4 @@
-"""Plots of trainings, to PNG files."""
+"""Plots of trainings, to PNG files; and the figures that every plot begins with."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 _FAST, _PLAIN = "#1b6ca8", "#e8a33d"
 
 
-def _figure(columns: int, width: float, height: float) -> tuple[Any, Any]:
+def new_figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes by row and column."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -20,12 +21,12 @@ def _figure(columns: int, width: float, height: float) -> tuple[Any, Any]:
         raise ImportError("plots need matplotlib: pip install 'gnnkern[plot]'") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def plot_trainings(results: Sequence["TrainResult"], path: Path) -> None:
     """Draw loss and validation score by epoch, one line per training."""
-    figure, (left, right) = _figure(2, 10, 4)
+    figure, ((left, right),) = new_figure(2, 10, 4)
     label_each = len(results) <= 10
     for result in results:
         epochs = range(1, result.epochs + 1)
@@ -54,7 +55,7 @@ def plot_comparisons(comparisons: Sequence["Comparison"], path: Path) -> None:
 
     Time and memory are on logarithmic axes, since graphs differ by orders of magnitude.
     """
-    figure, (times, memory, test) = _figure(3, 13, 1.9 + 0.6 * len(comparisons))
+    figure, ((times, memory, test),) = new_figure(3, 13, 1.9 + 0.6 * len(comparisons))
     _dots(times, comparisons, lambda result: 1e3 * result.epoch_median, "{:.1f}")
     _dots(memory, comparisons, lambda result: result.peak_memory / 2**20, "{:.1f}")
     _dots(test, comparisons, lambda result: 100 * result.test, "{:.1f}")

@@ -1,10 +1,10 @@
-"""Progress of trainings: a bar on a terminal, a few plain lines elsewhere."""
+"""Progress of trainings and benches: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -67,6 +67,66 @@ class _SparseLines:
             line = f"{self._title}: epoch {epoch.epoch}/{epoch.epochs}, {_state(epoch)}"
             self._console.print(line, highlight=False, soft_wrap=True)
             self._said = time.monotonic()
+
+
+class Steps(Protocol):
+    """The steps of a long piece of work."""
+
+    def begin(self, what: str) -> None:
+        """Say what the next step is."""
+
+    def end(self, result: str) -> None:
+        """Say what came of it."""
+
+
+@contextlib.contextmanager
+def steps_progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Steps]:
+    """Yield what to tell of each step; a line per step stays on standard error."""
+    console = Console(file=sys.stderr, quiet=not enabled)
+    if not console.is_terminal or not enabled:
+        yield _Lines(console, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield _Bar(bar, title, total)
+
+
+class _Lines:
+    """One line per step, once it is done."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total = console, total
+        self._step, self._what = 0, ""
+
+    def begin(self, what: str) -> None:
+        self._step, self._what = self._step + 1, what
+
+    def end(self, result: str) -> None:
+        line = f"{self._step}/{self._total} {self._what}: {result}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Bar(_Lines):
+    """The same above a bar."""
+
+    def __init__(self, bar: Progress, title: str, total: int) -> None:
+        super().__init__(bar.console, total)
+        self._bar = bar
+        self._task = bar.add_task(title, total=total, state="")
+
+    def begin(self, what: str) -> None:
+        super().begin(what)
+        self._bar.update(self._task, state=what)
+
+    def end(self, result: str) -> None:
+        super().end(result)
+        self._bar.advance(self._task)
 
 
 def _state(epoch: Epoch) -> str:

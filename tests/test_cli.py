@@ -15,7 +15,7 @@ def _run(capsys, *arguments):
     return code, output.out, output.err
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("train",), ("demo",)], ids=str)
+@pytest.mark.parametrize("command", [(), ("info",), ("train",), ("demo",), ("bench",)], ids=str)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from gnnkern.bench.bandwidth import copy_bandwidth, gather_bandwidth
 from gnnkern.bench.problems import BACKWARD_WEIGHT, FORWARD, Problem
 
-_FLOAT = 4
 _INDEX = 4
 
 
@@ -49,9 +48,10 @@ def cost(problem: Problem, direction: str) -> Cost:
     """The bytes of a problem in a direction."""
     g = problem.graph.with_loops.graph if problem.op == "gat_layer" else problem.graph.graph
     edges, nodes = g.num_edges, g.num_dst
-    rows = nodes * problem.width * _FLOAT
-    edge_rows = edges * problem.width * _FLOAT
-    scalars = edges * _FLOAT
+    itemsize = problem.dtype.itemsize
+    rows = nodes * problem.width * itemsize
+    edge_rows = edges * problem.width * itemsize
+    scalars = edges * itemsize
     structure = (edges + nodes + 1) * _INDEX
     forward = {
         "spmm": Cost(structure + 2 * rows + problem.weighted * scalars, edge_rows),

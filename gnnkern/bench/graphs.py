@@ -1,4 +1,4 @@
-"""The graphs that are measured: named, seeded, built once per process."""
+"""The graphs that are measured: recipes by name, generated graphs, files."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ import torch
 from torch import Tensor
 
 from gnnkern import Graph
-from gnnkern.data import power_law
+from gnnkern.data import load
 
-SORTED = "edges sorted by destination, as generated"
+SORTED = "edges sorted by destination"
 UNSORTED = "edges in random order"
+AS_IT_COMES = "edges as they come"
+
+# Graphs kept in memory: one under measurement, and small ones that are asked about in between.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    num_nodes: int
-    num_edges: int
-    max_degree: int
+    source: str  # what `gnnkern.data.load` takes
     unsorted: bool = False
 
 
 RECIPES = {
-    "tiny": _Recipe(200, 1_500, 100),
-    "tiny_unsorted": _Recipe(200, 1_500, 100, unsorted=True),
+    "tiny": _Recipe("powerlaw:200,1_500,100"),
+    "tiny_unsorted": _Recipe("powerlaw:200,1_500,100", unsorted=True),
     # About the size and the largest in-degree of ogbn-arxiv.
-    "powerlaw_1m": _Recipe(170_000, 1_200_000, 13_000),
-    "powerlaw_1m_unsorted": _Recipe(170_000, 1_200_000, 13_000, unsorted=True),
+    "powerlaw_1m": _Recipe("powerlaw:170_000,1_200_000,13_000"),
+    "powerlaw_1m_unsorted": _Recipe("powerlaw:170_000,1_200_000,13_000", unsorted=True),
     # Dense: 200 edges per node, the features of all nodes near the size of a last-level cache.
-    "powerlaw_10m": _Recipe(50_000, 10_000_000, 23_000),
-    "powerlaw_10m_unsorted": _Recipe(50_000, 10_000_000, 23_000, unsorted=True),
+    "powerlaw_10m": _Recipe("powerlaw:50_000,10_000_000,23_000"),
+    "powerlaw_10m_unsorted": _Recipe("powerlaw:50_000,10_000_000,23_000", unsorted=True),
+    # No hubs and no locality: every gather of a row from beyond the caches.
+    "uniform_12m": _Recipe("uniform:500_000,12_000_000"),
 }
 
 
@@ -94,6 +98,18 @@ class BenchGraph:
         return BenchGraph(f"{self.name} + loops", looped.edge_index, "loops last", looped)
 
     @property
+    def facts(self) -> dict[str, int | str]:
+        """What a file of results says of it."""
+        g = self.graph
+        return {
+            "num_nodes": g.num_dst,
+            "num_edges": g.num_edges,
+            "max_in_degree": g.max_degree,
+            "max_out_degree": g.reverse.max_degree,
+            "order": self.order,
+        }
+
+    @property
     def description(self) -> str:
         """One line for the header of a report."""
         g = self.graph
@@ -104,16 +120,41 @@ class BenchGraph:
         )
 
 
-@lru_cache
+@lru_cache(_KEPT)
 def bench_graph(name: str) -> BenchGraph:
-    """Build the named graph, with its reverse: nothing is sorted later."""
-    if name not in RECIPES:
-        raise ValueError(f"bench graph must be one of {', '.join(RECIPES)}, got {name!r}")
-    recipe = RECIPES[name]
-    data = power_law(recipe.num_nodes, recipe.num_edges, recipe.max_degree, seed=0)
-    edge_index = data.edge_index
+    """Build a graph with its reverse, so that nothing is sorted later.
+
+    Args:
+        name: A recipe, or what `gnnkern.data.load` takes: `uniform:1000,8000`, a path to a file.
+            Undirected files have every edge in both directions.
+
+    Raises:
+        FileNotFoundError: It is none of these.
+        ValueError: The graph is malformed or bipartite.
+    """
+    recipe = RECIPES.get(name, _Recipe(name))
+    try:
+        data = load(recipe.source)
+    except FileNotFoundError as error:
+        known = ", ".join(RECIPES)
+        raise FileNotFoundError(f"bench: no graph {name!r}: not one of {known}; {error}") from None
+    if data.is_bipartite:
+        raise ValueError(
+            f"bench: graph {name!r} must have as many sources as destinations, got "
+            f"{data.num_nodes} and {data.num_dst}"
+        )
+    edge_index, order = data.edge_index, SORTED
     if recipe.unsorted:
         generator = torch.Generator().manual_seed(0)
-        edge_index = edge_index[:, torch.randperm(recipe.num_edges, generator=generator)]
-    graph = Graph.from_edge_index(edge_index, recipe.num_nodes).prepare(backward=True)
-    return BenchGraph(name, edge_index, UNSORTED if recipe.unsorted else SORTED, graph)
+        edge_index = edge_index[:, torch.randperm(data.num_edges, generator=generator)]
+        order = UNSORTED
+    elif (edge_index[1].diff() < 0).any():
+        order = AS_IT_COMES
+    graph = Graph.from_edge_index(edge_index, data.num_nodes).prepare(backward=True)
+    return BenchGraph(_title(name, data.name), edge_index, order, graph)
+
+
+def _title(name: str, data_name: str) -> str:
+    """A recipe and a generated graph are called as they were asked for, a file by its stem."""
+    generated = name.partition(":")[0].isidentifier()
+    return name if generated else data_name

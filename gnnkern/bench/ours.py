@@ -25,16 +25,17 @@ def table(op: str) -> tuple[Implementation, ...]:
     return implementations()["gat_attention" if op == "gat_layer" else op]
 
 
-def best_backend(op: str) -> str:
+def best_backend(op: str, dtype: torch.dtype = torch.float32) -> str:
     """The backend that a call without `backend=` takes here."""
-    query = Query("cpu", torch.float32)
+    query = Query("cpu", dtype)
     return next(i.backend for i in table(op) if not i.unsupported(query))
 
 
-def reasons_against(op: str, backend: str) -> list[str]:
+def reasons_against(op: str, backend: str, dtype: torch.dtype = torch.float32) -> list[str]:
     """Why a backend cannot run here; empty: it can."""
-    query = Query("cpu", torch.float32)
-    return next(i.unsupported(query) for i in table(op) if i.backend == backend)
+    query = Query("cpu", dtype)
+    missing = [f"{op} has no backend {backend!r}"]
+    return next((i.unsupported(query) for i in table(op) if i.backend == backend), missing)
 
 
 def build(problem: Problem, backend: str) -> Runner:

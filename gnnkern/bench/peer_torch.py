@@ -41,7 +41,8 @@ def _csr_inputs(problem: Problem, dtype: torch.dtype) -> tuple[dict[str, Tensor]
     if problem.weighted:
         weight = _csr(graph, graph.by_row(problem.inputs["weight"]), dtype)
         return {"x": problem.inputs["x"], "weight": weight}, None
-    return {"x": problem.inputs["x"]}, _csr(graph, torch.ones(graph.num_edges), dtype)
+    ones = torch.ones(graph.num_edges, dtype=problem.dtype)
+    return {"x": problem.inputs["x"]}, _csr(graph, ones, dtype)
 
 
 def _index_add(message: Tensor, index: Tensor, size: int) -> Tensor:
@@ -90,7 +91,7 @@ def spmm_scatter_reduce(problem: Problem) -> Runner:
 
 
 def sddmm_sampled(problem: Problem) -> Runner:
-    pattern = _csr(problem.graph, torch.zeros(problem.graph.num_edges))
+    pattern = _csr(problem.graph, torch.zeros(problem.graph.num_edges, dtype=problem.dtype))
 
     def call(x_dst: Tensor, x_src: Tensor) -> Tensor:
         sampled: Tensor = torch.sparse.sampled_addmm(pattern, x_dst, x_src.t())

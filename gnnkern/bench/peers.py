@@ -1,9 +1,9 @@
 """The peers of every op: who they are, whether they are here, what memory they take.
 
-The adapters, one function per (peer, op), stand in `peer_torch`, `peer_pyg` and
-`peer_torch_scatter`, a few lines each as a user of that library writes them. Whatever depends on
-the graph alone (CSR tensors, sorted indices, `EdgeIndex` caches) is made by the adapter, outside of
-what is timed. A peer whose edges are sorted by destination takes its edge tensors in that order.
+The adapters, one function per (peer, op), stand in `peer_<library>`, a few lines each as a user of
+that library writes them. Whatever depends on the graph alone (CSR tensors, sorted indices,
+`EdgeIndex` caches) is made by the adapter, outside of what is timed. A peer whose edges are sorted
+by destination takes its edge tensors in that order.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ ADAPTERS = {
     "torch": "gnnkern.bench.peer_torch",
     "torch_geometric": "gnnkern.bench.peer_pyg",
     "torch_scatter": "gnnkern.bench.peer_torch_scatter",
+    "torch_sparse": "gnnkern.bench.peer_torch_sparse",
+    "dgl": "gnnkern.bench.peer_dgl",
 }
 
+# What the command line calls a package, where that is not its name.
+NAMES = {"torch_geometric": "pyg"}
+
+# The column of PyG as it comes, without a form of the edges that has to be asked for.
+PYG_DEFAULT = "pyg"
 
 EdgeRows = Mapping[str, tuple[float, ...]]
 NOTHING: EdgeRows = {}
@@ -50,7 +57,8 @@ class Peer(NamedTuple):
         by_direction = self.edge_rows.get(problem.reduce, (0.0,))
         position = list(problem.directions).index(direction)
         edge_rows = by_direction[min(position, len(by_direction) - 1)]
-        return edge_rows * 4.0 * problem.graph.num_edges * problem.width
+        itemsize = problem.dtype.itemsize
+        return edge_rows * itemsize * problem.graph.num_edges * problem.width
 
 
 @lru_cache
@@ -75,6 +83,8 @@ def peers(op: str, reduce: str) -> tuple[Peer, ...]:
 
 _PYG = "torch_geometric"
 _SCATTER = "torch_scatter"
+_TORCH_SPARSE = "torch_sparse"
+_DGL = "dgl"
 _SUM = ("sum",)
 
 # One message per edge, summed; torch's own maximum compares and divides them in its gradient.
@@ -102,10 +112,13 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg EdgeIndex", _PYG, "spmm_edge_index", _EDGE_INDEX),
         Peer("torch_scatter csr", _SCATTER, "spmm_csr", _MESSAGES),
         Peer("torch_scatter scatter", _SCATTER, "spmm_scatter", _MESSAGES),
+        Peer("torch_sparse", _TORCH_SPARSE, "spmm", _SPARSE),
+        Peer("dgl", _DGL, "spmm", _SPARSE),
     ),
     "sddmm": (
         Peer("torch sampled_addmm", "torch", "sddmm_sampled", _SPARSE),
         Peer("torch gather", "torch", "sddmm_gather", _GATHERS),
+        Peer("dgl", _DGL, "sddmm", _SPARSE),
     ),
     "edge_softmax": (
         Peer("torch", "torch", "softmax", _EDGE_SOFTMAX),
@@ -113,11 +126,13 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg ptr", _PYG, "softmax_ptr", _EDGE_SOFTMAX),
         Peer("torch_scatter csr", _SCATTER, "softmax_csr", _EDGE_SOFTMAX),
         Peer("torch_scatter softmax", _SCATTER, "softmax_scatter", _EDGE_SOFTMAX),
+        Peer("dgl", _DGL, "edge_softmax", _EDGE_SOFTMAX),
     ),
     "gat_attention": (
         Peer("torch", "torch", "gat_attention", _ATTENTION),
         Peer("pyg", _PYG, "gat_attention", _ATTENTION),
         Peer("torch_scatter csr", _SCATTER, "gat_attention", _ATTENTION),
+        Peer("dgl", _DGL, "gat_attention", _ATTENTION),
     ),
     "gat_layer": (
         Peer("torch", "torch", "gat_layer", _LAYER),
@@ -125,12 +140,14 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg EdgeIndex", _PYG, "gat_layer_edge_index", _LAYER),
         Peer("pyg loops ready", _PYG, "gat_layer_loops_ready", _LAYER),
         Peer("torch_scatter csr", _SCATTER, "gat_layer", _LAYER),
+        Peer("dgl", _DGL, "gat_layer", _LAYER),
     ),
     "segment_reduce": (
         Peer("torch segment_reduce", "torch", "segment_reduce", _ROWS),
         Peer("torch index_add", "torch", "segment_reduce_index_add", _ROWS, _SUM),
         Peer("pyg", _PYG, "segment_reduce", _ROWS),
         Peer("torch_scatter csr", _SCATTER, "segment_reduce", _ROWS),
+        Peer("dgl", _DGL, "segment_reduce", _ROWS),
     ),
     "segment_gather": (
         Peer("torch repeat_interleave", "torch", "segment_gather_repeat", _REPEATED),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ _COLUMNS = 4
 
 
 class Exact(NamedTuple):
-    """The reference's answer, in float64, for the compared part of the output."""
+    """The reference's answer for the compared part of the output."""
 
     upstream: Tensor  # like out; zero outside of the part
     values: dict[str, Tensor]  # "out", and the gradient of each input by its name
@@ -62,22 +62,36 @@ class Problem:
     index: Tensor | None = None  # [E] of scatter_reduce
     # Of the compared result, in float64: 1 where a gradient is compared, 0 where float32 loses it.
     well_posed: Callable[[Tensor], Tensor] | None = None
+    dtype: torch.dtype = torch.float32  # of every floating input
 
     @property
     def weighted(self) -> bool:
         return "weight" in self.inputs
 
+    @property
+    def has_ties(self) -> bool:
+        """Whether several edges may win a maximum: who takes its gradient is then a convention."""
+        return self.dtype.itemsize < 4 and ("max" in self.reduce or "min" in self.reduce)
+
     @cached_property
     def upstream(self) -> Tensor:
         """The gradient of the output, the same for all."""
-        return _normal(*self.out_shape, seed=99)
+        return _normal(*self.out_shape, seed=99).to(self.dtype)
 
     @cached_property
     def exact(self) -> Exact:
         """Computed at first use, kept for every implementation and direction."""
+        return self._answer(torch.float64)
+
+    @cached_property
+    def plain(self) -> Exact:
+        """The same in the dtype of the inputs: what rounding does to plain torch."""
+        return self._answer(self.dtype)
+
+    def _answer(self, dtype: torch.dtype) -> Exact:
         wanted = {name for names in self.directions.values() for name in names}
         parts = {
-            name: self.part(name, value).double().requires_grad_(name in wanted)
+            name: self.part(name, value).detach().to(dtype).requires_grad_(name in wanted)
             for name, value in self.inputs.items()
         }
         upstream = torch.zeros_like(self.upstream)
@@ -87,16 +101,27 @@ class Problem:
         if self.well_posed is not None:
             compared.mul_(self.well_posed(out.detach()))
         names = sorted(wanted)
-        gradients = torch.autograd.grad(out, [parts[name] for name in names], compared.double())
+        gradients = torch.autograd.grad(out, [parts[name] for name in names], compared.to(dtype))
         values = dict(zip(names, gradients, strict=True))
         return Exact(upstream, {"out": out.detach(), **values})
 
 
-def make_problem(kind: str, graph: BenchGraph, width: int) -> Problem:
+def make_problem(
+    kind: str, graph: BenchGraph, width: int, dtype: torch.dtype = torch.float32
+) -> Problem:
     """Build the inputs of a kind of problem; `width` is the number of heads for edge_softmax."""
     if kind not in KINDS:
         raise ValueError(f"op must be one of {', '.join(KINDS)}, got {kind!r}")
-    return KINDS[kind](kind, graph, width)
+    problem = KINDS[kind](kind, graph, width)
+    if width % problem.heads:
+        raise ValueError(f"{kind}: width must be a multiple of its {problem.heads} heads")
+    if dtype == torch.float32:
+        return problem
+    inputs = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in problem.inputs.items()
+    }
+    return replace(problem, inputs=inputs, dtype=dtype)
 
 
 # -- values ----------------------------------------------------------------------------------------

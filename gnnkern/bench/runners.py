@@ -71,6 +71,7 @@ def layer_runner(problem: Problem, attention: Callable[[BenchGraph], Attention])
 
 def module_runner(problem: Problem, layer: torch.nn.Module, edges: Any, **options: Any) -> Runner:
     """A GAT layer of either library, with the parameters of the problem."""
+    layer.to(problem.dtype)
     layer.load_state_dict({name: v for name, v in problem.inputs.items() if name != "x"})
     return Runner(
         lambda x: layer(x, edges),
