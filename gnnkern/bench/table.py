@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnnkern.bench.bandwidth import cache_bytes, copy_bandwidth, gather_bandwidth
-from gnnkern.bench.cost import cost, floor
+from gnnkern.bench.cost import cost, limits, machine
 from gnnkern.bench.graphs import RECIPES, bench_graph
 from gnnkern.bench.harness import (
     MAX_ROUNDS,
@@ -36,7 +35,7 @@ from gnnkern.bench.harness import (
 from gnnkern.bench.ours import best_backend
 from gnnkern.bench.peers import versions
 from gnnkern.bench.problems import KINDS, Problem, make_problem
-from gnnkern.bench.report import commit, machine_line, markdown
+from gnnkern.bench.report import commit, machine_line, markdown, memory_line
 
 DEFAULT_OPS = ("spmm_sum", "spmm_weighted", "spmm_max", "edge_softmax", "gat_layer")
 SOFTMAX_HEADS = (1, 4)
@@ -140,7 +139,7 @@ def _row(
     problem: Problem, direction: str, timings: dict[str, Timing], errors: dict[str, float]
 ) -> dict[str, Any]:
     moved = cost(problem, direction)
-    limits = floor(moved, problem.width)
+    least = limits(problem, moved)
     results = {
         name: {
             "median_ms": timing.median * 1e3,
@@ -159,12 +158,13 @@ def _row(
         "direction": direction,
         "dtype": "float32",
         "backend": best_backend(problem.op),
-        "compulsory_bytes": moved.compulsory,
-        "gathered_bytes": moved.gathered,
+        "compulsory_bytes": moved.compulsory_bytes,
+        "gathered_bytes": moved.gathered_bytes,
         "floor_ms": {
-            "T_comp": limits.compulsory * 1e3,
-            "T_gather": limits.gather * 1e3,
-            "T_cache": limits.cache * 1e3,
+            "T_comp": least.compulsory_s * 1e3,
+            "T_gather": least.gather_s * 1e3,
+            "T_cache": least.cache_s * 1e3,
+            "T_compute": least.compute_s * 1e3,
         },
         "results": results,
     }
@@ -173,9 +173,9 @@ def _row(
     row["best_peer"] = best
     if OURS in timings:
         mine = timings[OURS].median
-        row["gb_per_s"] = moved.moved / mine / 1e9
-        row["of_copy"] = moved.moved / mine / copy_bandwidth()
-        row["floor_over_t"] = limits.least / mine
+        row["gb_per_s"] = moved.moved_bytes / mine / 1e9
+        row["of_copy"] = moved.moved_bytes / mine / machine().copy_bandwidth()
+        row["floor_over_t"] = least.floor_s / mine
         row["edges_per_s"] = problem.graph.num_edges / mine
         row["ratio"] = None if best is None else others[best] / mine
     return row
@@ -275,23 +275,18 @@ def _header(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, 
         version if "absent" in version else f"{package} {version}"
         for package, version in versions().items()
     )
-    widths = {width: gather_bandwidth(width) / 1e9 for width in options.width}
     graphs = [bench_graph(name).description for name in options.graphs]
-    gathers = ", ".join(f"{rate:.1f} at width {width}" for width, rate in widths.items())
-    memory = (
-        f"memory: copies at {copy_bandwidth() / 1e9:.1f} GB/s (read + written), gathers rows from "
-        f"a quarter of its {cache_bytes() >> 20} MB cache at {gathers} GB/s"
-    )
     return {
         "header": [
             f"machine: {machine_line()}",
             f"peers: {packages}",
             f"commit: {commit()}",
             f"command: `{command}`",
-            memory,
+            memory_line(machine(), [4 * width for width in options.width]),
             *(f"graph {line}" for line in graphs),
             "float32; width of edge_softmax: heads. GB/s: the bytes gathered (E x width x 4 per "
-            "gather; edge_softmax: the bytes streamed) by the time. floor: max(T_comp, T_cache).",
+            "gather; edge_softmax: the bytes streamed) by the time. floor: the largest of T_comp, "
+            "T_cache and T_compute (gnnkern/hardware/cost.py).",
             _PREPARED,
             _FORWARD,
         ],
@@ -300,8 +295,7 @@ def _header(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, 
         "machine": machine_line(),
         "versions": versions(),
         "threads": options.threads,
-        "copy_gb_per_s": copy_bandwidth() / 1e9,
-        "gather_gb_per_s": widths,
+        "probe": machine().to_dict(),
         "graphs": graphs,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "finished": False,

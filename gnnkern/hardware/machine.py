@@ -84,6 +84,21 @@ class Machine:
         )
         return next((name for size, name in sizes if num_bytes <= size), None)
 
+    def summary(self) -> str:
+        """The main numbers in one line."""
+        low, high = (
+            self.gather_bandwidth(256, table) / 1e9
+            for table in (max(self.copy_bytes_per_s), min(self.copy_bytes_per_s))
+        )
+        products = ", ".join(
+            f"{rate / 1e9:.0f} Gflop/s in {dtype}"
+            for dtype, rate in self.matmul_flops_per_s.items()
+        )
+        return (
+            f"copies {self.copy_bandwidth() / 1e9:.1f} GB/s, random rows of 256 B {low:.1f} to "
+            f"{high:.1f} GB/s, products {products}, {self.threads} threads, {self.measured_at}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return asdict(self)

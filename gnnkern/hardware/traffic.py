@@ -40,7 +40,7 @@ class Cost:
         compulsory_bytes: Every byte once: input rows that are read, output rows, indices.
         index_bytes: The part of these that is structure.
         flops: Floating-point operations.
-        gathers: The gathers of rows, in the units of KERNELS: one is E rows.
+        gathers: The gathers of rows, each of one row per edge.
     """
 
     compulsory_bytes: int = 0
