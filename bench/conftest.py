@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from bench.cases import Case
-from gnnkern.bench.bandwidth import copy_bandwidth
-from gnnkern.bench.cost import cost, floor
+from gnnkern.bench.cost import cost, limits, machine
 from gnnkern.bench.graphs import RECIPES, bench_graph
 from gnnkern.bench.harness import (
     OURS,
@@ -84,7 +83,7 @@ def _row(
     case: Case, problem: Problem, median: float, iqr: float, rounds: int, peak: int
 ) -> dict[str, Any]:
     moved = cost(problem, case.direction)
-    limits = floor(moved, problem.width)
+    least = limits(problem, moved)
     return {
         "op": case.kind,
         "width": case.width,
@@ -93,9 +92,9 @@ def _row(
         "median ms": round(median * 1e3, 3),
         "IQR ms": round(iqr * 1e3, 3),
         "rounds": rounds,
-        "GB/s": round(moved.moved / median / 1e9, 2),
-        "of copy": round(moved.moved / median / copy_bandwidth(), 3),
-        "floor / T": round(limits.least / median, 3),
+        "GB/s": round(moved.moved_bytes / median / 1e9, 2),
+        "of copy": round(moved.moved_bytes / median / machine().copy_bandwidth(), 3),
+        "floor / T": round(least.floor_s / median, 3),
         "Medges/s": round(problem.graph.num_edges / median / 1e6, 1),
         "peak MB": round(peak / 1e6, 1),
     }

@@ -1,6 +1,7 @@
 """Message passing for graph neural networks at the speed of the memory it lives in."""
 
 from gnnkern.backends import BackendUnavailable, use_backend
+from gnnkern.explain import explain
 from gnnkern.graph import Graph
 from gnnkern.ops import (
     edge_softmax,
@@ -20,6 +21,7 @@ __all__ = [
     "BackendUnavailable",
     "Graph",
     "edge_softmax",
+    "explain",
     "gat_attention",
     "multi_reduce",
     "scatter_reduce",

@@ -15,11 +15,13 @@ from gnnkern.settings import backend_from_environment
 
 __all__ = [
     "BackendUnavailable",
+    "Choice",
     "Implementation",
     "Query",
     "choose",
     "cpu_unsupported",
     "report",
+    "survey",
     "use_backend",
 ]
 
@@ -123,6 +125,39 @@ def choose(
         f"{op}: backend {wanted!r} cannot run on {query.device_type} with {query.dtype}:\n"
         + _list_reasons(implementations, query)
     )
+
+
+class Choice(NamedTuple):
+    """What `choose` would do with a call."""
+
+    backend: str | None  # None: it would raise
+    why: str
+    against: dict[str, list[str]]  # the reasons against every other backend
+
+
+def survey(
+    op: str, implementations: Sequence[Implementation], query: Query, backend: str | None
+) -> Choice:
+    """Say what `choose` would do, without warnings or errors but that of a name unknown."""
+    wanted = _forced.name if backend is None else backend
+    _check_name(op, wanted)
+    reasons = {name: ["not implemented for this op"] for name in BACKENDS[1:]}
+    reasons |= {i.backend: i.unsupported(query) for i in implementations}
+    able = [i.backend for i in implementations if not reasons[i.backend]]
+    chosen = next((name for name in able if wanted in ("auto", name)), None)
+    source = "backend=" if backend is not None else "use_backend or GNNKERN_BACKEND"
+    if chosen is None:
+        asked = f"{source} asks for {wanted}, which cannot run it"
+        why = "no backend can run it" if wanted == "auto" else asked
+    elif wanted != "auto":
+        why = f"{source} asks for it"
+    else:
+        why = "the first of this op's implementations that can run, fastest first"
+    for name in able:
+        if name != chosen:
+            later = f"it can run, but {chosen} comes first"
+            reasons[name] = [later if wanted == "auto" else "it can run, but another is asked for"]
+    return Choice(chosen, why, {name: why for name, why in reasons.items() if name != chosen})
 
 
 def _refuse_transforms(op: str) -> None:

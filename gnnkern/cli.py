@@ -1,4 +1,4 @@
-"""The command line: `gnnkern info`, `gnnkern train`, `gnnkern demo`, `gnnkern bench`."""
+"""The command line: `gnnkern info`, `probe`, `train`, `demo` and `bench`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from gnnkern.backends import BACKENDS, BackendUnavailable
 from gnnkern.bench.command import add_bench
 from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
+from gnnkern.hardware import probe
+from gnnkern.hardware.report import print_machine
 from gnnkern.plots import plot_comparisons, plot_trainings
+from gnnkern.progress import step_progress
 from gnnkern.recipes import RECIPES
 from gnnkern.train import TrainResult, check_trainable, train_node_classifier, warm_up
 
@@ -65,6 +68,13 @@ examples:
   gnnkern info --json                                 for a bug report or a script
 """
 
+_PROBE_EXAMPLES = """
+examples:
+  gnnkern probe                                       measure this machine, or show what was
+  gnnkern probe --threads 8 --refresh                 measure again, on 8 threads
+  gnnkern probe --json                                for a script
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
@@ -92,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_info(commands)
+    _add_probe(commands)
     _add_train(commands)
     _add_demo(commands)
     add_bench(commands)
@@ -109,6 +120,23 @@ def _add_info(commands: _Commands) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=_info)
+
+
+def _add_probe(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "probe",
+        help="measure what this machine can do",
+        description="Measure copies, gathers of random rows, matrix products and small calls, and "
+        "keep the result for the cost model of gnnkern.explain and the benches. It takes "
+        "about ten seconds, in which nothing else should run.",
+        epilog=_PROBE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--refresh", action="store_true", help="measure again")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="default: cpu")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: torch's")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=_probe)
 
 
 def _add_train(commands: _Commands) -> None:
@@ -202,6 +230,15 @@ def _info(options: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2))
     else:
         info.print_info(facts, _console())
+
+
+def _probe(options: argparse.Namespace) -> None:
+    with step_progress("probe") as progress:
+        machine = probe(options.device, refresh=options.refresh, progress=progress)
+    if options.json:
+        print(json.dumps(machine.to_dict(), indent=2))
+    else:
+        print_machine(machine, _console())
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gnnkern import __version__, _native, backends
+from gnnkern.hardware import Machine, cached_probe, system
 
 # Distribution by what it is for; none is needed to import gnnkern.
 _EXTRAS = {
@@ -29,7 +29,6 @@ _BUILD_NAMES = {
     "isa": "instruction_set_chosen",
     "sanitize": "sanitizers",
 }
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def collect() -> dict[str, Any]:
@@ -47,6 +46,7 @@ def collect() -> dict[str, Any]:
             name: {"version": _version(name), "for": purpose} for name, purpose in _EXTRAS.items()
         },
         "build": _build(),
+        "probe": {device: machine.to_dict() for device, machine in _probes().items()},
         "backends": [
             {"op": op, "backend": backend, "runs": not reasons, "reasons": list(reasons)}
             for op, backend, reasons in backends.report()
@@ -63,6 +63,13 @@ def print_info(facts: dict[str, Any], console: Console) -> None:
         for name, extra in facts["extras"].items()
     }
     _print_section(console, "optional packages", extras)
+    probes = [Machine.from_dict(values) for values in facts["probe"].values()]
+    _print_section(
+        console,
+        "probe",
+        {machine.device: machine.summary() for machine in probes}
+        or {"cpu": "not measured yet: `gnnkern probe` measures it"},
+    )
 
     table = Table(title="backends", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in ("op", "backend", "runs", "why not"):
@@ -97,41 +104,16 @@ def _print_section(console: Console, title: str, values: dict[str, Any]) -> None
 
 
 def _machine() -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "cpu": _cpu_model(),
-        "cores": f"{usable} usable of {os.cpu_count()}",
-        "caches": _caches(),
-        "memory": _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "cpu": system.cpu_model(),
+        "cores": f"{system.usable_cores()} usable of {os.cpu_count()}",
+        "caches": {name: f"{size >> 10}K" for name, size in system.cache_sizes().items()},
+        "memory": _size(system.memory_bytes()),
         "gpu": gpus,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch_threads": torch.get_num_threads(),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def _caches() -> dict[str, str]:
-    """Return the first core's caches, e.g. {"L1d": "32K", "L2": "1024K", "L3": "32768K"}."""
-    caches = {}
-    for index in sorted(_CACHES.glob("index*")):
-        try:
-            level, kind, size = (
-                (index / name).read_text().strip() for name in ("level", "type", "size")
-            )
-        except OSError:
-            continue
-        suffix = {"Data": "d", "Instruction": "i"}.get(kind, "")
-        caches[f"L{level}{suffix}"] = size
-    return caches
 
 
 def _size(num_bytes: int) -> str:
@@ -143,6 +125,13 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _probes() -> dict[str, Machine]:
+    """What was measured before, by device."""
+    devices = ["cpu", "cuda"] if torch.cuda.device_count() else ["cpu"]
+    found = {device: cached_probe(device) for device in devices}
+    return {device: machine for device, machine in found.items() if machine is not None}
 
 
 def _build() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Progress of trainings and benches: a bar on a terminal, plain lines elsewhere."""
+"""Progress of trainings and measurements: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -51,6 +51,24 @@ def training_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
             bar.update(task, completed=epoch.epoch, total=epoch.epochs, state=_state(epoch))
 
         yield show
+
+
+@contextlib.contextmanager
+def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a function of (steps done, all steps, what comes) that shows a bar on a terminal."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield lambda done, steps, what: None
+        return
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[at]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, at="")
+        yield lambda done, steps, what: bar.update(task, completed=done, total=steps, at=what)
 
 
 class _SparseLines:

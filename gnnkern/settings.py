@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-__all__ = ["backend_from_environment", "isa_from_environment"]
+__all__ = ["backend_from_environment", "cache_directory", "isa_from_environment"]
 
 
 def backend_from_environment() -> str:
@@ -15,3 +16,10 @@ def backend_from_environment() -> str:
 def isa_from_environment() -> str | None:
     """`GNNKERN_ISA`: the instruction set of the CPU kernels (see `gnnkern._C.set_isa`)."""
     return os.environ.get("GNNKERN_ISA")
+
+
+def cache_directory() -> Path:
+    """`XDG_CACHE_HOME`, or ~/.cache: where measurements are kept (see `gnnkern.hardware.probe`)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard has relative paths ignored.
+    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "gnnkern"

@@ -15,7 +15,9 @@ def _run(capsys, *arguments):
     return code, output.out, output.err
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("train",), ("demo",), ("bench",)], ids=str)
+@pytest.mark.parametrize(
+    "command", [(), ("info",), ("probe",), ("train",), ("demo",), ("bench",)], ids=str
+)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -36,7 +38,7 @@ def test_info_json(capsys):
     code, out, _ = _run(capsys, "info", "--json")
     facts = json.loads(out)
     assert code == 0
-    assert set(facts) == {"machine", "versions", "extras", "build", "backends"}
+    assert set(facts) == {"machine", "versions", "extras", "build", "probe", "backends"}
     rows = facts["backends"]
     assert {row["op"] for row in rows} >= {"spmm", "sddmm", "edge_softmax", "gat_attention"}
     assert all(row["runs"] == (not row["reasons"]) for row in rows)

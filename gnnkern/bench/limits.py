@@ -1,12 +1,12 @@
-"""What a measured time is held against: bytes by the cost model, bandwidths of this machine."""
+"""What a measured time is held against: bytes by the cost model, the probe of this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gnnkern.bench.bandwidth import cache_bytes, copy_bandwidth, gather_bandwidth
-from gnnkern.bench.cost import cost, floor
+from gnnkern.bench import cost as costs
+from gnnkern.bench import report
 from gnnkern.bench.problems import Problem
 
 _FLOAT32 = 4
@@ -25,34 +25,28 @@ class Limits(NamedTuple):
 
 def limits_of(problem: Problem, direction: str) -> Limits:
     """The cost of a problem, and its floors on this machine."""
-    moved = cost(problem, direction)
-    # Rows of another type are gathered like float32 rows of as many bytes.
-    width = max(problem.width * problem.dtype.itemsize // _FLOAT32, 1)
-    limits = floor(moved, width)
+    moved = costs.cost(problem, direction)
+    least = costs.limits(problem, moved)
     return Limits(
-        moved.compulsory,
-        moved.gathered,
-        moved.moved,
-        {"T_comp": limits.compulsory, "T_gather": limits.gather, "T_cache": limits.cache},
-        limits.least,
-        copy_bandwidth(),
+        moved.compulsory_bytes,
+        moved.gathered_bytes,
+        moved.moved_bytes,
+        {
+            "T_comp": least.compulsory_s,
+            "T_gather": least.gather_s,
+            "T_cache": least.cache_s,
+            "T_compute": least.compute_s,
+        },
+        least.floor_s,
+        costs.machine().copy_bandwidth(),
     )
 
 
-def machine_limits(widths: Sequence[int]) -> dict[str, Any]:
-    """The bandwidths as fields of a file of results; gathers by width of float32 rows."""
-    return {
-        "copy_gb_per_s": copy_bandwidth() / 1e9,
-        "gather_gb_per_s": {str(width): gather_bandwidth(width) / 1e9 for width in widths},
-    }
+def machine_limits() -> dict[str, Any]:
+    """What the probe measured, as a field of a file of results."""
+    return {"probe": costs.machine().to_dict()}
 
 
-def memory_line(limits: dict[str, Any]) -> str:
-    """The same as a line for people."""
-    gathers = ", ".join(
-        f"{rate:.1f} at width {width}" for width, rate in limits["gather_gb_per_s"].items()
-    )
-    return (
-        f"memory: copies at {limits['copy_gb_per_s']:.1f} GB/s (read + written), gathers float32 "
-        f"rows from a quarter of its {cache_bytes() >> 20} MB cache at {gathers} GB/s"
-    )
+def memory_line(widths: Sequence[int]) -> str:
+    """What it measured of memory, for float32 rows of these widths, as a line for people."""
+    return report.memory_line(costs.machine(), [_FLOAT32 * width for width in widths])

@@ -162,7 +162,8 @@ def _log_ticks(axis: Any) -> None:
 _FLOORS = {
     "T_comp": ("every byte once, at copy speed", "-"),
     "T_gather": ("all gathers from memory", "--"),
-    "T_cache": ("all gathers from cache", ":"),
+    "T_cache": ("all gathers, from where the probe finds rows", ":"),
+    "T_compute": ("arithmetic at the rate of matmul", "-."),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gnnkern.hardware import Machine
 from gnnkern.info import collect
 
 _ROOT = Path(__file__).parent.parent
@@ -22,6 +23,20 @@ def machine_line() -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {caches}, {machine['memory']}, "
         f"{machine['torch_threads']} threads, {isa}; gnnkern {facts['versions']['gnnkern']}, "
         f"torch {facts['versions']['torch']}, Python {facts['versions']['python']}"
+    )
+
+
+def memory_line(machine: Machine, row_bytes: Sequence[int]) -> str:
+    """What the probe measured of memory, in one line."""
+    tables = sorted(next(iter(machine.gather_bytes_per_s.values())))
+    curves = []
+    for row in row_bytes:
+        rates = (f"{machine.gather_bandwidth(row, table) / 1e9:.1f}" for table in tables)
+        curves.append(f"of {row} B at {', '.join(rates)}")
+    sizes = ", ".join(f"{table / 2**20:.4g}" for table in tables)
+    return (
+        f"memory: copies at {machine.copy_bandwidth() / 1e9:.1f} GB/s (read + written); random "
+        f"rows {', '.join(curves)} GB/s from tables of {sizes} MiB"
     )
 
 

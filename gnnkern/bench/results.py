@@ -9,7 +9,7 @@
 | `command`, `commit`, `machine`, `started` | how, of what, where and when (UTC) |
 | `versions` | by package its version, or "dgl is absent: ..." |
 | `threads`, `rounds`, `backend` | of every contender; most rounds of one; gnnkern's as asked for |
-| `copy_gb_per_s`, `gather_gb_per_s` | what this memory does; gathers by row width of float32 |
+| `probe` | what `gnnkern.hardware.probe` measured of the machine |
 | `graphs` | by graph `num_nodes`, `num_edges`, `max_in_degree`, `max_out_degree`, `order` |
 | `cells` | what was measured, below |
 | `not_measured` | `op`, `graph`, `width`, `dtype` and the `reason` |
@@ -23,7 +23,7 @@ A cell is one op on one graph, in one direction. It is known by `op`, `graph`, `
 | `heads`, `num_nodes`, `num_edges` | of the problem |
 | `backend`, `contenders` | where gnnkern ran, and everybody in the order of columns |
 | `compulsory_bytes`, `gathered_bytes` | of the cost model |
-| `floor_ms` | the least times `T_comp`, `T_gather`, `T_cache` |
+| `floor_ms` | the least times `T_comp`, `T_gather`, `T_cache`, `T_compute` |
 | `results` | by contender `median_ms`, `quartiles_ms` [2], `rounds`, `calls` per round, |
 | | `peak_mb` and `relative_error` against float64 |
 | `skipped`, `failed` | by contender the reason; an absent one has "... is absent: ..." |

@@ -52,7 +52,8 @@ _FORWARD = (
 )
 _BYTES = (
     "Width of edge_softmax: heads. GB/s: the bytes gathered (E x width x itemsize per gather; what "
-    "gathers nothing: the bytes streamed) by the time. floor: max(T_comp, T_cache)."
+    "gathers nothing: the bytes streamed) by the time. floor: the largest of T_comp, T_cache and "
+    "T_compute."
 )
 # What has to agree for a file to be continued.
 _SAME = ("schema", "commit", "machine", "versions", "threads", "rounds", "backend")
@@ -252,7 +253,6 @@ def _header(plan: Plan, command: str) -> Report:
     packages = list(versions() if plan.packages is None else plan.packages)
     here = {package: version for package, version in versions().items() if package in packages}
     told = [v if absent(package) else f"{package} {v}" for package, v in here.items()]
-    limits = machine_limits(plan.widths)
     return {
         "schema": SCHEMA,
         "header": [
@@ -260,7 +260,7 @@ def _header(plan: Plan, command: str) -> Report:
             f"peers: {', '.join(told) or 'none'}",
             f"commit: {commit()}",
             f"command: {command}",
-            memory_line(limits),
+            memory_line(plan.widths),
             *lines,
             _BYTES,
             _PREPARED,
@@ -273,7 +273,7 @@ def _header(plan: Plan, command: str) -> Report:
         "threads": plan.threads,
         "rounds": plan.rounds,
         "backend": plan.backend,
-        **limits,
+        **machine_limits(),
         "graphs": graphs,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "finished": False,
