@@ -59,7 +59,7 @@ def test_cells_of_a_run(measured):
     assert places == [(*op, direction) for op in ops for direction in directions]
     for row in report["cells"]:
         mine = row["results"]["gnnkern"]
-        assert mine["rounds"] == 3 and mine["calls"] > 1
+        assert mine["rounds"] == 3 and mine["calls"] >= 1
         assert mine["relative_error"] < TOLERANCE[torch.float32]
         assert row["ratio"] == pytest.approx(
             row["results"][row["best_peer"]]["median_ms"] / mine["median_ms"]
