@@ -192,8 +192,12 @@ struct SpreadRows {
     if (!far) return;
     for (int part = 0; part < 3; ++part) {
       const char* from = reinterpret_cast<const char*>(at(edge) + part * width + column);
-      for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(from + offset);
+      for (int64_t offset = 0; offset < bytes; offset += 64) prefetch_line(from + offset);
     }
+  }
+  template <int kBytes>
+  void fetch(int64_t edge, int64_t column) const {
+    fetch(edge, column, kBytes);
   }
   template <bool kNarrow>
   vec<compute_t> message(int64_t edge, int64_t column, int lanes) const {
