@@ -378,6 +378,71 @@ void bind_multi_reduce_backward(const py::tuple& csr_fields, int dtype, Address 
   kernels().multi_reduce_backward(args);
 }
 
+void bind_dot_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
+                      Address query, Address key, Address value, Address edge_bias, Address edge_x,
+                      double scale, double dropout, uint64_t seed, Address out, Address wide_out,
+                      Address log_sum_exp, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  DotForwardArgs args{
+      csr.csr,      scalar_type(dtype), heads,      head_width, at(query),       at(key),
+      at(value),    at(edge_bias),      at(edge_x), scale,      {dropout, seed}, at(out),
+      at(wide_out), at(log_sum_exp),    {}};
+  const int64_t size = compute_size_of(args.dtype);
+  const int64_t width = heads * head_width;
+  Scratch scratch;
+  args.workspace = scratch.reserve(
+      csr.csr.plan.header->num_slots * (2 * heads + width + kMaxLanes) * size,
+      (2 * (kChunkEdges * heads + kMaxLanes) + width + 3 * heads + kMaxLanes) * size,
+      lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
+  prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
+  py::gil_scoped_release release;
+  kernels().dot_forward(args);
+}
+
+void bind_dot_backward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
+                       Address query, Address key, Address value, Address edge_bias, Address edge_x,
+                       Address out, Address log_sum_exp, Address grad, double scale, double dropout,
+                       uint64_t seed, Address packed_dst, Address grad_key, Address grad_value,
+                       Address grad_score, Address grad_edge_x, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  DotBackwardArgs args{
+      csr.csr,         scalar_type(dtype), heads,          head_width,      at(query),
+      at(key),         at(value),          at(edge_bias),  at(edge_x),      at(out),
+      at(log_sum_exp), at(grad),           scale,          {dropout, seed}, at(packed_dst),
+      at(grad_key),    at(grad_value),     at(grad_score), at(grad_edge_x), {}};
+  const int64_t size = compute_size_of(args.dtype);
+  const int64_t width = heads * head_width;
+  Scratch scratch;
+  args.workspace =
+      scratch.reserve(csr.csr.plan.header->num_slots * 2 * (width + kMaxLanes) * size,
+                      (6 * (kDotBlockEdges * heads + kMaxLanes) + 4 * width + 2 * kMaxLanes) * size,
+                      lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
+  prefer_huge_pages(grad_key, csr.csr.num_rows * width * size_of(args.dtype));
+  prefer_huge_pages(grad_value, csr.csr.num_rows * width * size_of(args.dtype));
+  prefer_huge_pages(grad_score, csr.csr.num_edges * heads * size);
+  prefer_huge_pages(packed_dst, csr.csr.num_cols * 2 * heads * size);
+  prefer_huge_pages(grad_edge_x, edge_x ? csr.csr.num_edges * width * size_of(args.dtype) : 0);
+  py::gil_scoped_release release;
+  kernels().dot_backward(args);
+}
+
+void bind_dot_backward_query(const py::tuple& csr_fields, int dtype, int64_t heads,
+                             int64_t head_width, Address key, Address edge_x, Address grad_score,
+                             double scale, Address grad_query, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  DotQueryArgs args{csr.csr,    scalar_type(dtype), heads, head_width,     at(key),
+                    at(edge_x), at(grad_score),     scale, at(grad_query), {}};
+  const int64_t size = compute_size_of(args.dtype);
+  const int64_t width = heads * head_width;
+  Scratch scratch;
+  args.workspace = scratch.reserve(
+      csr.csr.plan.header->num_slots * width * (size + 4), (kChunkEdges * heads + kMaxLanes) * size,
+      lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
+  prefer_huge_pages(grad_query, csr.csr.num_rows * width * size_of(args.dtype));
+  py::gil_scoped_release release;
+  kernels().dot_backward_query(args);
+}
+
 // Returns (first bad edge or -1, whether the edges were sorted by row already).
 std::pair<int64_t, bool> bind_sort_edges(int input_type, Address rows, int64_t row_stride,
                                          Address cols, int64_t col_stride, int64_t num_edges,
@@ -450,6 +515,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("multi_reduce", &bind_multi_reduce);
   m.def("multi_reduce_pack", &bind_multi_reduce_pack);
   m.def("multi_reduce_backward", &bind_multi_reduce_backward);
+  m.def("dot_forward", &bind_dot_forward);
+  m.def("dot_backward", &bind_dot_backward);
+  m.def("dot_backward_query", &bind_dot_backward_query);
   m.def("sort_edges", &bind_sort_edges);
   m.def("reverse_csr", &bind_reverse_csr);
   m.def("make_plan", &bind_make_plan);

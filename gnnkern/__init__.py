@@ -4,6 +4,7 @@ from gnnkern.backends import BackendUnavailable, use_backend
 from gnnkern.explain import explain
 from gnnkern.graph import Graph
 from gnnkern.ops import (
+    dot_attention,
     edge_softmax,
     gat_attention,
     multi_reduce,
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "Graph",
+    "dot_attention",
     "edge_softmax",
     "explain",
     "gat_attention",

@@ -77,6 +77,7 @@ def test_every_instruction_set_agrees(dtype):
             gnnkern.sddmm(GRAPH, x, x),
             gnnkern.edge_softmax(GRAPH, edge),
             gnnkern.gat_attention(GRAPH, heads, *scores),
+            gnnkern.dot_attention(GRAPH, heads, heads, heads, edge_bias=edge[:, :1].expand(-1, 4)),
         )
 
     module = _native.native

@@ -42,13 +42,22 @@ GOOD = {
             "edge_score": (NUM_EDGES, HEADS),
         }
     ),
+    "dot_attention": Good(
+        {
+            "query": (NUM_DST, HEADS, WIDTH),
+            "key": (NUM_SRC, HEADS, WIDTH),
+            "value": (NUM_SRC, HEADS, WIDTH),
+            "edge_bias": (NUM_EDGES, HEADS),
+            "edge_x": (NUM_EDGES, HEADS, WIDTH),
+        }
+    ),
     "multi_reduce": Good(PER_NODE),
     "segment_reduce": Good({"x": (NUM_EDGES, WIDTH)}, ("indptr",), ("reduce",)),
     "segment_gather": Good({"x": (NUM_DST, WIDTH)}, ("indptr",)),
     "segment_softmax": Good({"x": (NUM_EDGES, WIDTH)}, ("indptr",)),
     "scatter_reduce": Good({"x": (NUM_EDGES, WIDTH)}, ("index",), ("reduce",)),
 }
-OPS_ON_A_GRAPH = ("spmm", "sddmm", "edge_softmax", "gat_attention", "multi_reduce")
+OPS_ON_A_GRAPH = ("spmm", "sddmm", "edge_softmax", "gat_attention", "dot_attention", "multi_reduce")
 
 
 def good_arguments(op: str) -> dict[str, Any]:

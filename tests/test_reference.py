@@ -5,6 +5,7 @@ import torch
 from helpers.cases import normal
 from helpers.graphs import GRAPHS, graph
 
+from gnnkern.reference.dot_attention import dot_attention_reference
 from gnnkern.reference.edge_softmax import edge_softmax_reference
 from gnnkern.reference.gat_attention import gat_attention_reference
 from gnnkern.reference.philox import dropout_keep_mask, dropout_threshold, philox_words
@@ -86,6 +87,21 @@ def test_edge_softmax_and_gat_attention_node_by_node(name):
         score = score_src[source] + score_dst[node] + edge_score[edges]
         alpha = torch.where(score > 0, score, 0.1 * score).softmax(0)
         torch.testing.assert_close(out[node], (alpha[:, :, None] * x[source]).sum(0))
+
+
+@each_graph
+def test_dot_attention_node_by_node(name):
+    g = graph(name)
+    query, (key, value) = normal(g.num_dst, 2, 3), normal(2, g.num_src, 2, 3)
+    edge_bias, edge_x = normal(g.num_edges, 2), normal(g.num_edges, 2, 3)
+    out = dot_attention_reference(g, query, key, value, edge_bias, edge_x, 0.7, 0.0, None)
+    for node in range(g.num_dst):
+        edges = edges_into(g, node)
+        source = g.edge_index[0, edges]
+        score = torch.einsum("hd,ehd->eh", query[node], key[source] + edge_x[edges])
+        alpha = (0.7 * score + edge_bias[edges]).softmax(0)
+        expected = torch.einsum("eh,ehd->hd", alpha, value[source] + edge_x[edges])
+        torch.testing.assert_close(out[node], expected)
 
 
 def test_segments_one_by_one():

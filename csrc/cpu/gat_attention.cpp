@@ -5,6 +5,7 @@
 // gradient of x, of alpha and so of the scores. Nothing of size edges x width exists.
 
 #include "dots.h"
+#include "head_rows.h"
 #include "philox.h"
 #include "reduce_rows.h"
 #include "softmax.h"
@@ -17,22 +18,6 @@ template <typename compute_t>
 vec<compute_t> leaky_relu(vec<compute_t> value, compute_t slope) {
   return value > 0 ? value : value * slope;
 }
-
-// An array [rows, heads] and where its memory ends.
-template <typename scalar_t>
-struct HeadRows {
-  const scalar_t* data;
-  const scalar_t* end;
-  HeadRows(const void* from, int64_t rows, int64_t heads)
-      : data(static_cast<const scalar_t*>(from)), end(data + rows * heads) {}
-  // The heads from `head` on of the row that starts at `offset`; further lanes are arbitrary.
-  vec<compute_of<scalar_t>> at(int64_t offset, int64_t head, int64_t heads) const {
-    const int64_t left = heads - head;
-    const int count =
-        left < kLanes<compute_of<scalar_t>> ? static_cast<int>(left) : kLanes<compute_of<scalar_t>>;
-    return load_at_least(data + offset + head, count, end);
-  }
-};
 
 // -- forward -----------------------------------------------------------------------------------
 
@@ -48,8 +33,7 @@ struct GatForward {
   HeadRows<scalar_t> score_dst{args.score_dst, args.csr.num_rows, heads};
   HeadRows<scalar_t> edge_score{args.edge_score, args.csr.num_edges, heads};
 
-  // The activated scores of an item's edges. Full vectors are stored: each edge overwrites what the
-  // one before it wrote past its own heads.
+  // The activated scores of an item's edges.
   void stage_scores(const PlanItem& item, compute_t* stage) const {
     const auto* indices = static_cast<const index_t*>(args.csr.indices);
     const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
@@ -68,12 +52,7 @@ struct GatForward {
             score += edge_score.at(id * heads, head, heads);
           }
           score = leaky_relu<compute_t>(score, slope);
-          compute_t* to = stage + (e - item.edge_begin) * heads + head;
-          if (heads <= W) {
-            store(to, score);
-          } else {
-            store_lanes(to, score, heads - head < W ? static_cast<int>(heads - head) : W);
-          }
+          put_heads(stage + (e - item.edge_begin) * heads + head, score, head, heads);
         }
       }
       edge = end;
@@ -222,14 +201,6 @@ struct GatBackward {
             memory + 4 * size};
   }
 
-  void put(compute_t* to, V value, int64_t head) const {
-    if (heads <= W) {
-      store(to, value);
-    } else {
-      store_lanes(to, value, heads - head < W ? static_cast<int>(heads - head) : W);
-    }
-  }
-
   // alpha = exp(score - log_sum_exp), recomputed from what the forward saved per row.
   void stage_attention(const PlanItem& item, const EdgeStage<compute_t>& stage) const {
     const auto slope = static_cast<compute_t>(args.negative_slope);
@@ -247,15 +218,16 @@ struct GatBackward {
             score += edge_score.at(id * heads, head, heads);
           }
           const int64_t at = (e - item.edge_begin) * heads + head;
-          put(stage.slope + at, score > 0 ? broadcast<compute_t>(1) : broadcast(slope), head);
+          put_heads(stage.slope + at, score > 0 ? broadcast<compute_t>(1) : broadcast(slope), head,
+                    heads);
           const V log_sum_exp = packed.at(offset + heads, head, heads);
           // A row without a finite score has no attention: exp(-inf) is 0.
           const V shifted = leaky_relu<compute_t>(score, slope) - log_sum_exp;
-          put(stage.alpha + at,
-              log_sum_exp == kMinusInfinity<compute_t> ? broadcast(kMinusInfinity<compute_t>)
-                                                       : shifted,
-              head);
-          put(stage.expected + at, packed.at(offset + 2 * heads, head, heads), head);
+          put_heads(stage.alpha + at,
+                    log_sum_exp == kMinusInfinity<compute_t> ? broadcast(kMinusInfinity<compute_t>)
+                                                             : shifted,
+                    head, heads);
+          put_heads(stage.expected + at, packed.at(offset + 2 * heads, head, heads), head, heads);
         }
       }
       edge = end;

@@ -233,6 +233,66 @@ struct GatPackArgs {
   int threads;
 };
 
+struct DotForwardArgs {
+  Csr csr;
+  ScalarType dtype;
+  int64_t heads;
+  int64_t head_width;
+  const void* query;      // [num_rows, heads * head_width]
+  const void* key;        // [num_cols, heads * head_width]
+  const void* value;      // [num_cols, heads * head_width]
+  const void* edge_bias;  // null or [E, heads]
+  const void* edge_x;     // null or [E, heads * head_width]
+  double scale;
+  Dropout dropout;
+  void* out;          // [num_rows, heads * head_width]
+  void* wide_out;     // null, or the same of the compute type
+  void* log_sum_exp;  // compute type, [num_rows, heads]
+  Workspace workspace;
+};
+
+// Edges whose rows the backward gathers and then sums: 128 pairs of float32 rows of width 128 are
+// 128 KiB of a second-level cache.
+inline constexpr int64_t kDotBlockEdges = 128;
+
+struct DotBackwardArgs {
+  // The reversed graph: rows are sources.
+  Csr csr;
+  ScalarType dtype;
+  int64_t heads;
+  int64_t head_width;
+  const void* query;        // [num_cols, heads * head_width]
+  const void* key;          // [num_rows, heads * head_width]
+  const void* value;        // [num_rows, heads * head_width]
+  const void* edge_bias;    // null or [E, heads]
+  const void* edge_x;       // null or [E, heads * head_width]
+  const void* out;          // compute type, [num_cols, heads * head_width]
+  const void* log_sum_exp;  // compute type, [num_cols, heads]
+  const void* grad;         // [num_cols, heads * head_width]
+  double scale;
+  Dropout dropout;
+  // Compute type, [num_cols, 2, heads], filled here: log-sum-exp, <out, grad>.
+  void* packed_dst;
+  void* grad_key;
+  void* grad_value;
+  void* grad_score;   // compute type, [E, heads], caller's edge order
+  void* grad_edge_x;  // null or [E, heads * head_width]
+  Workspace workspace;
+};
+
+struct DotQueryArgs {
+  Csr csr;
+  ScalarType dtype;
+  int64_t heads;
+  int64_t head_width;
+  const void* key;         // [num_cols, heads * head_width]
+  const void* edge_x;      // null or [E, heads * head_width]
+  const void* grad_score;  // compute type, [E, heads]
+  double scale;
+  void* grad_query;  // [num_rows, heads * head_width]
+  Workspace workspace;
+};
+
 #define GNNKERN_DECLARE_KERNELS(isa)                               \
   namespace isa {                                                  \
   void row_reduce(const RowReduceArgs& args);                      \
@@ -246,6 +306,9 @@ struct GatPackArgs {
   void multi_reduce(const MultiReduceArgs& args);                  \
   void multi_reduce_pack(const MultiReducePackArgs& args);         \
   void multi_reduce_backward(const MultiReduceBackwardArgs& args); \
+  void dot_forward(const DotForwardArgs& args);                    \
+  void dot_backward(const DotBackwardArgs& args);                  \
+  void dot_backward_query(const DotQueryArgs& args);               \
   }
 
 GNNKERN_DECLARE_KERNELS(baseline)

@@ -11,19 +11,22 @@ namespace gnnkern {
 
 namespace {
 
-#define GNNKERN_TABLE(isa) \
-  {#isa,                   \
-   isa::row_reduce,        \
-   isa::select_backward,   \
-   isa::sddmm,             \
-   isa::segment_softmax,   \
-   isa::segment_gather,    \
-   isa::gat_forward,       \
-   isa::gat_backward,      \
-   isa::gat_pack,          \
-   isa::multi_reduce,      \
-   isa::multi_reduce_pack, \
-   isa::multi_reduce_backward}
+#define GNNKERN_TABLE(isa)     \
+  {#isa,                       \
+   isa::row_reduce,            \
+   isa::select_backward,       \
+   isa::sddmm,                 \
+   isa::segment_softmax,       \
+   isa::segment_gather,        \
+   isa::gat_forward,           \
+   isa::gat_backward,          \
+   isa::gat_pack,              \
+   isa::multi_reduce,          \
+   isa::multi_reduce_pack,     \
+   isa::multi_reduce_backward, \
+   isa::dot_forward,           \
+   isa::dot_backward,          \
+   isa::dot_backward_query}
 
 // Best first.
 const KernelTable kTables[] = {

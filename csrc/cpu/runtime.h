@@ -22,6 +22,9 @@ struct KernelTable {
   void (*multi_reduce)(const MultiReduceArgs&);
   void (*multi_reduce_pack)(const MultiReducePackArgs&);
   void (*multi_reduce_backward)(const MultiReduceBackwardArgs&);
+  void (*dot_forward)(const DotForwardArgs&);
+  void (*dot_backward)(const DotBackwardArgs&);
+  void (*dot_backward_query)(const DotQueryArgs&);
 };
 
 // The table in use: the best that this processor runs, unless another one was chosen.

@@ -73,4 +73,26 @@ def _gat_layer(problem: Problem, backward: bool) -> Cost:
     return attention + linear + (Cost(4 * row_bytes, 0, 2 * flops) if backward else Cost())
 
 
-_LAYERS: dict[str, Callable[[Problem, bool], Cost]] = {"gat_layer": _gat_layer}
+def _transformer_layer(problem: Problem, backward: bool) -> Cost:
+    """Four linear maps of square weights, the attention, and the sum with the fourth."""
+    g = problem.graph.graph
+    x = _first(problem)
+    attention = model.cost(
+        "dot_attention",
+        g,
+        width=problem.width,
+        dtype=x.dtype,
+        heads=problem.heads,
+        backward=("query", "key", "value") if backward else (),
+    )
+    row_bytes = g.num_dst * problem.width * x.element_size()
+    flops = 4 * 2 * g.num_dst * problem.width**2
+    linear = Cost(7 * row_bytes, 0, flops)
+    # Four gradients and x are read, that of x is written.
+    return attention + linear + (Cost(6 * row_bytes, 0, 2 * flops) if backward else Cost())
+
+
+_LAYERS: dict[str, Callable[[Problem, bool], Cost]] = {
+    "gat_layer": _gat_layer,
+    "transformer_layer": _transformer_layer,
+}

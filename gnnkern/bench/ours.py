@@ -13,16 +13,20 @@ from gnnkern.backends import Implementation, Query
 from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
 from gnnkern.bench.problems_multi import PNA
 from gnnkern.bench.runners import Runner, module_runner
-from gnnkern.nn import GATConv
+from gnnkern.nn import GATConv, TransformerConv
 from gnnkern.ops import implementations
 
 # Tensors [E, F] alive in the plain torch of a reference, at most: forward, and with gradients.
 REFERENCE_EDGE_ROWS = (7.5, 13.0)
 
 
+# The op that a layer calls.
+LAYERS = {"gat_layer": "gat_attention", "transformer_layer": "dot_attention"}
+
+
 def table(op: str) -> tuple[Implementation, ...]:
     """The table of implementations of an op; a layer has that of the op it calls."""
-    return implementations()["gat_attention" if op == "gat_layer" else op]
+    return implementations()[LAYERS.get(op, op)]
 
 
 def best_backend(op: str, dtype: torch.dtype = torch.float32) -> str:
@@ -42,6 +46,8 @@ def build(problem: Problem, backend: str) -> Runner:
     """Bind gnnkern to a problem."""
     if problem.op == "gat_layer":
         return _gat_layer(problem, backend)
+    if problem.op == "transformer_layer":
+        return _transformer_layer(problem, backend)
     return Runner(_CALLS[problem.op](problem, backend), problem.inputs, backend=backend)
 
 
@@ -51,6 +57,15 @@ def _gat_layer(problem: Problem, backend: str) -> Runner:
     graph = problem.graph.graph
     # Kept on the graph: the layer finds it there, with its reverse.
     graph.add_self_loops().prepare()
+    return _layer(problem, layer, graph, backend)
+
+
+def _transformer_layer(problem: Problem, backend: str) -> Runner:
+    layer = TransformerConv(problem.width, problem.width // problem.heads, heads=problem.heads)
+    return _layer(problem, layer, problem.graph.graph, backend)
+
+
+def _layer(problem: Problem, layer: torch.nn.Module, graph: gnnkern.Graph, backend: str) -> Runner:
     runner = module_runner(problem, layer, graph, backend=backend)
 
     def call(x: Tensor) -> Tensor:
@@ -79,6 +94,11 @@ def _gat_attention(problem: Problem, backend: str) -> Callable[..., Tensor]:
     graph = problem.graph.graph
     options: dict[str, Any] = {"negative_slope": NEGATIVE_SLOPE, "backend": backend}
     return lambda *tensors: gnnkern.gat_attention(graph, *tensors, **options)
+
+
+def _dot_attention(problem: Problem, backend: str) -> Callable[..., Tensor]:
+    graph = problem.graph.graph
+    return lambda *tensors: gnnkern.dot_attention(graph, *tensors, backend=backend)
 
 
 def _segment_reduce(problem: Problem, backend: str) -> Callable[..., Tensor]:
@@ -114,6 +134,7 @@ _CALLS: dict[str, Callable[[Problem, str], Callable[..., Tensor]]] = {
     "sddmm": _sddmm,
     "edge_softmax": _edge_softmax,
     "gat_attention": _gat_attention,
+    "dot_attention": _dot_attention,
     "segment_reduce": _segment_reduce,
     "segment_gather": _segment_gather,
     "segment_softmax": _segment_softmax,

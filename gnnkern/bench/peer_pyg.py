@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex, utils
-from torch_geometric.nn import GATConv, SimpleConv
+from torch_geometric.nn import GATConv, SimpleConv, TransformerConv
 from torch_geometric.nn.aggr import MultiAggregation
 
 from gnnkern.bench.graphs import BenchGraph
@@ -17,6 +17,7 @@ from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,
+    dot_scores,
     index_of,
     leaky_scores,
     module_runner,
@@ -128,3 +129,29 @@ def multi_reduce(problem: Problem) -> Runner:
         return out.view(size, len(PNA), -1)
 
     return Runner(call, problem.inputs)
+
+
+def dot_attention(problem: Problem) -> Runner:
+    graph = problem.graph
+    src, dst, size = graph.src, graph.dst, graph.num_nodes
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        alpha = utils.softmax(dot_scores(query, key, src, dst), dst, num_nodes=size)
+        message = value.index_select(0, src) * alpha[:, :, None]
+        out: Tensor = utils.scatter(message, dst, dim=0, dim_size=size, reduce="sum")
+        return out
+
+    return Runner(attend, problem.inputs)
+
+
+def _transformer(problem: Problem, edges: Any) -> Runner:
+    layer = TransformerConv(problem.width, problem.width // problem.heads, heads=problem.heads)
+    return module_runner(problem, layer, edges)
+
+
+def transformer_layer(problem: Problem) -> Runner:
+    return _transformer(problem, problem.graph.edge_index)
+
+
+def transformer_layer_edge_index(problem: Problem) -> Runner:
+    return _transformer(problem, _edges(problem.graph))

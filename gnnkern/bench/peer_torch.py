@@ -12,14 +12,17 @@ from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import Problem
 from gnnkern.bench.runners import (
     Attention,
+    DotAttention,
     Runner,
     attention_runner,
+    dot_scores,
     four_reductions,
     index_of,
     layer_runner,
     leaky_scores,
     messages,
     softmax_destinations,
+    transformer_runner,
 )
 
 # torch says once that its CSR support is in beta.
@@ -185,3 +188,21 @@ def multi_reduce(problem: Problem) -> Runner:
         return four_reductions(three, _scatter_rows(message * message, dst, size, "mean"))
 
     return Runner(call, problem.inputs)
+
+
+def dots_attention(graph: BenchGraph) -> DotAttention:
+    src, dst, size = graph.src, graph.dst, graph.num_nodes
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        alpha = _softmax(dot_scores(query, key, src, dst), dst, size)
+        return _index_add(value.index_select(0, src) * alpha[:, :, None], dst, size)
+
+    return attend
+
+
+def dot_attention(problem: Problem) -> Runner:
+    return Runner(dots_attention(problem.graph), problem.inputs)
+
+
+def transformer_layer(problem: Problem) -> Runner:
+    return transformer_runner(problem, dots_attention)

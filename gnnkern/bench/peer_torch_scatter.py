@@ -9,8 +9,10 @@ from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import Problem
 from gnnkern.bench.runners import (
     Attention,
+    DotAttention,
     Runner,
     attention_runner,
+    dot_scores,
     four_reductions,
     index_of,
     layer_runner,
@@ -18,6 +20,7 @@ from gnnkern.bench.runners import (
     messages,
     softmax_destinations,
     sorted_inputs,
+    transformer_runner,
 )
 
 
@@ -130,3 +133,23 @@ def multi_reduce_scatter(problem: Problem) -> Runner:
         return four_reductions(three, reduced(message * message, "mean"))
 
     return Runner(call, problem.inputs)
+
+
+def dots_attention(graph: BenchGraph) -> DotAttention:
+    src, dst, indptr = graph.sorted_src, graph.sorted_dst, graph.indptr
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        alpha = _softmax(dot_scores(query, key, src, dst), indptr)
+        message = value.index_select(0, src) * alpha[:, :, None]
+        out: Tensor = segment_csr(message, indptr, reduce="sum")
+        return out
+
+    return attend
+
+
+def dot_attention(problem: Problem) -> Runner:
+    return Runner(dots_attention(problem.graph), problem.inputs)
+
+
+def transformer_layer(problem: Problem) -> Runner:
+    return transformer_runner(problem, dots_attention)

@@ -97,6 +97,8 @@ _EDGE_SOFTMAX: EdgeRows = {"": (6.6, 13.6)}
 _SEGMENT_SOFTMAX: EdgeRows = {"": (4.7, 7.7)}
 _ATTENTION: EdgeRows = {"": (2.7, 5.0)}
 _LAYER: EdgeRows = {"": (3.4, 6.0)}
+_DOT_ATTENTION: EdgeRows = {"": (4.0, 7.0)}
+_DOT_LAYER: EdgeRows = {"": (4.7, 8.0)}
 _REPEATED: EdgeRows = {"": (1.1, 1.3)}
 _ROWS: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 1.6)}
 _FOUR: EdgeRows = {"": (4.0, 16.0)}
@@ -141,6 +143,17 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg loops ready", _PYG, "gat_layer_loops_ready", _LAYER),
         Peer("torch_scatter csr", _SCATTER, "gat_layer", _LAYER),
         Peer("dgl", _DGL, "gat_layer", _LAYER),
+    ),
+    "dot_attention": (
+        Peer("torch", "torch", "dot_attention", _DOT_ATTENTION),
+        Peer("pyg", _PYG, "dot_attention", _DOT_ATTENTION),
+        Peer("torch_scatter csr", _SCATTER, "dot_attention", _DOT_ATTENTION),
+    ),
+    "transformer_layer": (
+        Peer("torch", "torch", "transformer_layer", _DOT_LAYER),
+        Peer("pyg", _PYG, "transformer_layer", _DOT_LAYER),
+        Peer("pyg EdgeIndex", _PYG, "transformer_layer_edge_index", _DOT_LAYER),
+        Peer("torch_scatter csr", _SCATTER, "transformer_layer", _DOT_LAYER),
     ),
     "segment_reduce": (
         Peer("torch segment_reduce", "torch", "segment_reduce", _ROWS),

@@ -76,7 +76,7 @@ class Problem:
     @cached_property
     def upstream(self) -> Tensor:
         """The gradient of the output, the same for all."""
-        return _normal(*self.out_shape, seed=99).to(self.dtype)
+        return normal(*self.out_shape, seed=99).to(self.dtype)
 
     @cached_property
     def exact(self) -> Exact:
@@ -127,7 +127,7 @@ def make_problem(
 # -- values ----------------------------------------------------------------------------------------
 
 
-def _normal(*shape: int, seed: int) -> Tensor:
+def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -165,10 +165,10 @@ def _columns(names: tuple[str, ...], step: int) -> Callable[[str, Tensor], Tenso
 def _spmm(kind: str, graph: BenchGraph, width: int) -> Problem:
     reduce = "sum" if kind == "spmm_weighted" else kind.removeprefix("spmm_")
     shape = (graph.num_nodes, width)
-    inputs = {"x": distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)}
+    inputs = {"x": distinct(*shape) if reduce == "max" else normal(*shape, seed=1)}
     directions: dict[str, tuple[str, ...]] = {FORWARD: (), BACKWARD: ("x",)}
     if kind == "spmm_weighted":
-        inputs["weight"] = _normal(graph.num_edges, seed=2)
+        inputs["weight"] = normal(graph.num_edges, seed=2)
         directions[BACKWARD_WEIGHT] = ("x", "weight")
     return Problem(
         kind,
@@ -198,7 +198,7 @@ def _sddmm(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x_dst": _normal(*shape, seed=1), "x_src": _normal(*shape, seed=2)},
+        {"x_dst": normal(*shape, seed=1), "x_src": normal(*shape, seed=2)},
         {FORWARD: (), BACKWARD: ("x_dst", "x_src")},
         frozenset({"out"}),
         (graph.num_edges,),
@@ -216,7 +216,7 @@ def _edge_softmax(kind: str, graph: BenchGraph, heads: int) -> Problem:
         graph,
         heads,
         heads,
-        {"score": _normal(*shape, seed=1)},
+        {"score": normal(*shape, seed=1)},
         {FORWARD: (), BACKWARD: ("score",)},
         frozenset({"score", "out"}),
         shape,
@@ -227,7 +227,7 @@ def _edge_softmax(kind: str, graph: BenchGraph, heads: int) -> Problem:
 
 def _gat_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
     shape = (graph.num_nodes, HEADS, width // HEADS)
-    heads, step = _attention_part(graph, width)
+    heads, step = attention_part(graph, width)
 
     def part(name: str, value: Tensor) -> Tensor:
         return value[:, heads, ::step] if name in ("x", "out") else value[:, heads]
@@ -240,9 +240,9 @@ def _gat_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
         width,
         HEADS,
         {
-            "x": _normal(*shape, seed=1),
-            "score_src": _normal(*shape[:2], seed=2),
-            "score_dst": _normal(*shape[:2], seed=3),
+            "x": normal(*shape, seed=1),
+            "score_src": normal(*shape[:2], seed=2),
+            "score_dst": normal(*shape[:2], seed=3),
         },
         {FORWARD: (), BACKWARD: ("x", "score_src", "score_dst")},
         frozenset(),
@@ -256,7 +256,7 @@ def _gat_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
 
 def _gat_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
     depth = width // HEADS
-    heads, step = _attention_part(graph, width)
+    heads, step = attention_part(graph, width)
     looped = graph.with_loops
 
     def part(name: str, value: Tensor) -> Tensor:
@@ -279,11 +279,11 @@ def _gat_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
         return gat_attention_reference(g, h, *scores, None, NEGATIVE_SLOPE, 0.0, None) + t["bias"]
 
     inputs = {
-        "x": _normal(graph.num_nodes, width, seed=1),
-        "lin.weight": _normal(width, width, seed=2) / math.sqrt(width),
-        "att_src": _normal(1, HEADS, depth, seed=3) / math.sqrt(depth),
-        "att_dst": _normal(1, HEADS, depth, seed=4) / math.sqrt(depth),
-        "bias": _normal(width, seed=5),
+        "x": normal(graph.num_nodes, width, seed=1),
+        "lin.weight": normal(width, width, seed=2) / math.sqrt(width),
+        "att_src": normal(1, HEADS, depth, seed=3) / math.sqrt(depth),
+        "att_dst": normal(1, HEADS, depth, seed=4) / math.sqrt(depth),
+        "bias": normal(width, seed=5),
     }
     return Problem(
         kind,
@@ -301,7 +301,7 @@ def _gat_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
     )
 
 
-def _attention_part(graph: BenchGraph, width: int) -> tuple[slice, int]:
+def attention_part(graph: BenchGraph, width: int) -> tuple[slice, int]:
     """The compared heads, all or the last, and the stride of compared columns in each."""
     if graph.num_edges * width <= _COMPARE_ALL:
         return slice(None), 1
@@ -332,7 +332,7 @@ def _segment(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
+        {"x": distinct(*shape) if reduce == "max" else normal(*shape, seed=1)},
         {FORWARD: (), BACKWARD: ("x",)},
         # Rows are in segments for everybody: no order to translate.
         frozenset(),
@@ -354,7 +354,7 @@ def _scatter(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": distinct(*shape) if reduce == "max" else _normal(*shape, seed=1)},
+        {"x": distinct(*shape) if reduce == "max" else normal(*shape, seed=1)},
         {FORWARD: (), BACKWARD: ("x",)},
         frozenset(),
         (graph.num_nodes, width),
@@ -371,6 +371,15 @@ def _multi_reduce(kind: str, graph: BenchGraph, width: int) -> Problem:
     return multi_reduce(kind, graph, width)
 
 
+def _dot_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
+    # Imported where it is called, since it builds on this module.
+    from gnnkern.bench import problems_dot
+
+    build = getattr(problems_dot, kind)
+    problem: Problem = build(kind, graph, width)
+    return problem
+
+
 KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
     "spmm_sum": _spmm,
     "spmm_mean": _spmm,
@@ -380,6 +389,8 @@ KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
     "edge_softmax": _edge_softmax,
     "gat_attention": _gat_attention,
     "gat_layer": _gat_layer,
+    "dot_attention": _dot_attention,
+    "transformer_layer": _dot_attention,
     "segment_sum": _segment,
     "segment_max": _segment,
     "segment_gather": _segment,

@@ -15,6 +15,8 @@ from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
 
 # (h [N, H, D], score_src [N, H], score_dst [N, H]) -> [N, H, D]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+# (query [N, H, D], key [N, H, D], value [N, H, D]) -> [N, H, D]
+DotAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +71,29 @@ def layer_runner(problem: Problem, attention: Callable[[BenchGraph], Attention])
     return Runner(call, problem.inputs)
 
 
+def dot_scores(query: Tensor, key: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+    """The scaled dot products [E, H] of each edge, from gathers."""
+    products = query.index_select(0, dst) * key.index_select(0, src)
+    return products.sum(-1) * query.shape[2] ** -0.5
+
+
+def transformer_runner(problem: Problem, attention: Callable[[BenchGraph], DotAttention]) -> Runner:
+    """A graph transformer layer written by hand."""
+    attend = attention(problem.graph)
+
+    def call(x: Tensor, *maps: Tensor) -> Tensor:
+        query, key, value, skip = (
+            F.linear(x, weight, bias).view(len(x), problem.heads, -1)
+            for weight, bias in zip(maps[::2], maps[1::2], strict=True)
+        )  # [N, H, D]
+        out: Tensor = (attend(query, key, value) + skip).flatten(1)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
 def module_runner(problem: Problem, layer: torch.nn.Module, edges: Any, **options: Any) -> Runner:
-    """A GAT layer of either library, with the parameters of the problem."""
+    """A layer of either library, with the parameters of the problem."""
     layer.to(problem.dtype)
     layer.load_state_dict({name: v for name, v in problem.inputs.items() if name != "x"})
     return Runner(

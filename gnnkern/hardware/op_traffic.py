@@ -174,10 +174,12 @@ def _dot_attention(c: Call) -> Cost:
     )
     if not c.backward:
         return total
-    # By source: query and the gradient are gathered; by destination: key.
+    # By source: query and the gradient are gathered, and <result, gradient> made before; by
+    # destination: key.
     by_src = _cost(
         e.reverse_bytes + e.reverse_order_bytes,
         2 * log_sum_exp
+        + e.num_dst * c.width * c.wide
         + 2 * c.from_dst.table_bytes
         + 4 * e.num_src * c.row
         + 2 * c.edge_scalars
@@ -188,7 +190,7 @@ def _dot_attention(c: Call) -> Cost:
     )
     by_dst = _cost(
         e.structure_bytes + e.order_bytes,
-        c.from_src.table_bytes + 2 * dst_rows + edge_grads,
+        c.from_src.table_bytes + dst_rows + edge_grads + edge_x,
         flops,
         (c.from_src,),
     )

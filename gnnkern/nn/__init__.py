@@ -3,5 +3,6 @@
 from gnnkern.nn.gat_conv import GATConv
 from gnnkern.nn.gcn_conv import GCNConv
 from gnnkern.nn.sage_conv import SAGEConv
+from gnnkern.nn.transformer_conv import TransformerConv
 
-__all__ = ["GATConv", "GCNConv", "SAGEConv"]
+__all__ = ["GATConv", "GCNConv", "SAGEConv", "TransformerConv"]

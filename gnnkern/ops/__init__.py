@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from gnnkern.backends import Implementation
+from gnnkern.ops.dot_attention import dot_attention
 from gnnkern.ops.edge_softmax import edge_softmax
 from gnnkern.ops.gat_attention import gat_attention
 from gnnkern.ops.multi_reduce import multi_reduce
@@ -16,6 +17,7 @@ from gnnkern.ops.segment_softmax import segment_softmax
 from gnnkern.ops.spmm import spmm
 
 __all__ = [
+    "dot_attention",
     "edge_softmax",
     "gat_attention",
     "multi_reduce",

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-_OPTIONS = ("weight", "edge_score")
+_OPTIONS = ("weight", "edge_score", "edge_bias", "edge_x")
 
 
 def check_graph(op: str, graph: object) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["cast_for_autocast", "define", "first_derivative_only", "needs_gradient"]
+__all__ = [
+    "cast_for_autocast",
+    "define",
+    "draw_seed",
+    "first_derivative_only",
+    "needs_gradient",
+]
 
 _LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
 
@@ -32,6 +38,11 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     if torch.autograd.forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def draw_seed(device: torch.device) -> Tensor:  # int64 [1]
+    """One 62-bit seed from torch's generator, on the device that uses it."""
+    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device)
 
 
 class _FirstDerivativeOnly(torch.autograd.Function):

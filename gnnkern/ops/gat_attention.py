@@ -25,6 +25,7 @@ from gnnkern.ops._checks import (
 from gnnkern.ops._operator import (
     cast_for_autocast,
     define,
+    draw_seed,
     first_derivative_only,
     needs_gradient,
 )
@@ -309,7 +310,7 @@ def gat_attention(
         check_shape("gat_attention", "edge_score", edge_score, E=g.num_edges, H=heads)
     check_number("gat_attention", "negative_slope", negative_slope)
     check_probability("gat_attention", "dropout", dropout)
-    seed = _draw_seed(x.device) if dropout > 0 else None
+    seed = draw_seed(x.device) if dropout > 0 else None
     implementation = choose("gat_attention", IMPLEMENTATIONS, query_of(x), backend)
     if implementation.backend == "reference":
         return gat_attention_reference(
@@ -325,8 +326,3 @@ def gat_attention(
         g.csr, g.reverse_csr(), *tensors, seed, float(negative_slope), float(dropout), name
     )
     return out
-
-
-def _draw_seed(device: torch.device) -> Tensor:
-    """One 62-bit seed from torch's generator, on the device that uses it."""
-    return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device)

@@ -17,6 +17,7 @@ OPS = (
     "sddmm",
     "edge_softmax",
     "gat_attention",
+    "dot_attention",
     "multi_reduce",
     "segment_reduce",
     "segment_gather",
