@@ -74,7 +74,8 @@ def layer_runner(problem: Problem, attention: Callable[[BenchGraph], Attention])
 def dot_scores(query: Tensor, key: Tensor, src: Tensor, dst: Tensor) -> Tensor:
     """The scaled dot products [E, H] of each edge, from gathers."""
     products = query.index_select(0, dst) * key.index_select(0, src)
-    return products.sum(-1) * query.shape[2] ** -0.5
+    score: Tensor = products.sum(-1) * query.shape[2] ** -0.5
+    return score
 
 
 def transformer_runner(problem: Problem, attention: Callable[[BenchGraph], DotAttention]) -> Runner:
