@@ -36,7 +36,9 @@ const KernelTable kTables[] = {
 #if defined(GNNKERN_HAVE_AVX2)
     GNNKERN_TABLE(avx2),
 #endif
+#if defined(GNNKERN_HAVE_BASELINE)
     GNNKERN_TABLE(baseline),
+#endif
 };
 
 bool runs_here(const std::string& isa) {
