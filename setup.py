@@ -26,6 +26,7 @@ class CMakeBuild(build_ext):
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "GNNKERN_CUDA": os.environ.get("GNNKERN_CUDA", "auto"),
+            "GNNKERN_ISAS": os.environ.get("GNNKERN_ISAS", ""),
         }
         defines = [f"-D{name}={value}" for name, value in options.items()]
         program = os.path.join(cmake.CMAKE_BIN_DIR, "cmake")

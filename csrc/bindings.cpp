@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -36,12 +37,16 @@ IndexType index_type(int code) {
   return static_cast<IndexType>(code);
 }
 Reduce reduction(int code) {
-  if (code < 0 || code > 4) throw py::value_error("unknown reduction " + std::to_string(code));
+  if (code < 0 || code > 5) throw py::value_error("unknown reduction " + std::to_string(code));
   return static_cast<Reduce>(code);
 }
 EdgeOp edge_op(int code) {
-  if (code < 0 || code > 4) throw py::value_error("unknown edge op " + std::to_string(code));
+  if (code < 0 || code > 5) throw py::value_error("unknown edge op " + std::to_string(code));
   return static_cast<EdgeOp>(code);
+}
+EdgeEnd edge_end(int code) {
+  if (code < 0 || code > 2) throw py::value_error("unknown end of an edge " + std::to_string(code));
+  return static_cast<EdgeEnd>(code);
 }
 int argument_size(int bytes) {
   if (bytes != 0 && bytes != 1 && bytes != 2 && bytes != 4) {
@@ -126,12 +131,15 @@ constexpr int64_t kMaxLanes = 16;
 
 void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
                      int64_t width, Address weight, int64_t heads, int reduce, Address out,
-                     Address argument, int argument_bytes, int num_threads) {
+                     Address argument, int argument_bytes, Address statistics, int num_threads) {
   const CsrArgument csr(csr_fields);
-  RowReduceArgs args{
-      csr.csr, scalar_type(dtype), at(x),   x_stride, width,        at(weight),
-      heads,   reduction(reduce),  at(out), nullptr,  at(argument), argument_size(argument_bytes),
-      {}};
+  RowReduceArgs args{csr.csr,        scalar_type(dtype),
+                     at(x),          x_stride,
+                     width,          at(weight),
+                     heads,          reduction(reduce),
+                     at(out),        nullptr,
+                     at(argument),   argument_size(argument_bytes),
+                     at(statistics), {}};
   const int64_t size = compute_size_of(args.dtype);
   const int threads = threads_for(csr.csr, width, num_threads);
   Scratch scratch;
@@ -144,12 +152,41 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   kernels().row_reduce(args);
 }
 
+void bind_message_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
+                         int64_t width, Address edge_rows, int64_t edge_width, int op,
+                         Address x_columns, Address edge_columns, int reduce, Address out,
+                         Address argument, int argument_bytes, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  RowReduceArgs args{csr.csr,      scalar_type(dtype),
+                     at(x),        x_stride,
+                     width,        at(edge_rows),
+                     edge_width,   reduction(reduce),
+                     at(out),      nullptr,
+                     at(argument), argument_size(argument_bytes),
+                     nullptr,      {}};
+  args.op = edge_op(op);
+  args.x_columns = at<const int32_t>(x_columns);
+  args.weight_columns = at<const int32_t>(edge_columns);
+  const int64_t size = compute_size_of(args.dtype);
+  const bool staged = !args.weight_columns && edge_width != width;
+  const int threads = threads_for(csr.csr, 2 * width, num_threads);
+  Scratch scratch;
+  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * 2 * size,
+                                   (staged ? kChunkEdges * edge_width * size : 0) + kMaxLanes * 8,
+                                   staged ? lane_table_bytes(width) : 0, threads);
+  prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
+  prefer_huge_pages(argument, csr.csr.num_rows * width * argument_bytes);
+  py::gil_scoped_release release;
+  kernels().message_reduce(args);
+}
+
 // `selections` holds pairs of addresses: gradient, argument.
 void bind_select_backward(const py::tuple& csr_fields, int dtype,
                           const std::vector<std::pair<Address, Address>>& selections,
                           int64_t grad_stride, int64_t width, Address weight, int64_t heads,
                           int argument_bytes, Address grad_x, Address grad_weight, Address base,
-                          Address x, int64_t x_stride, int num_threads) {
+                          Address x, int64_t x_stride, int op, Address x_columns,
+                          Address weight_columns, bool wide_grad_weight, int num_threads) {
   const CsrArgument csr(csr_fields);
   std::vector<Selection> each;
   for (const auto& [grad, argument] : selections) each.push_back({at(grad), at(argument)});
@@ -168,7 +205,11 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype,
                           at(base),
                           at(x),
                           x_stride,
-                          {}};
+                          {},
+                          edge_op(op),
+                          at<const int32_t>(x_columns),
+                          at<const int32_t>(weight_columns),
+                          wide_grad_weight};
   const int threads = threads_for(csr.csr, width, num_threads);
   const bool sums_beside = args.grad_x && size_of(args.dtype) == 2;
   Scratch scratch;
@@ -196,6 +237,37 @@ void bind_sddmm(const py::tuple& csr_fields, int dtype, Address x_dst, Address x
   kernels().sddmm(args);
 }
 
+// Operands anywhere: at the ends 0 (destination), 1 (source) or 2 (edge).
+void bind_sddmm_anywhere(const py::tuple& csr_fields, int dtype, Address lhs, int lhs_at,
+                         int64_t lhs_width, Address lhs_columns, Address rhs, int rhs_at,
+                         int64_t rhs_width, Address rhs_columns, int64_t width, int64_t heads,
+                         int op, int64_t out_width, Address out, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  if (out_width <= 0 || width % out_width != 0) {
+    throw py::value_error("a result of " + std::to_string(out_width) + " elements cannot sum " +
+                          std::to_string(width) + " columns");
+  }
+  SddmmArgs args{csr.csr,
+                 scalar_type(dtype),
+                 at(lhs),
+                 at(rhs),
+                 width,
+                 heads,
+                 edge_op(op),
+                 at(out),
+                 threads_for(csr.csr, width, num_threads)};
+  args.lhs_at = edge_end(lhs_at);
+  args.rhs_at = edge_end(rhs_at);
+  args.lhs_columns = at<const int32_t>(lhs_columns);
+  args.rhs_columns = at<const int32_t>(rhs_columns);
+  args.lhs_width = lhs_width;
+  args.rhs_width = rhs_width;
+  args.out_width = out_width;
+  prefer_huge_pages(out, csr.csr.num_edges * out_width * size_of(args.dtype));
+  py::gil_scoped_release release;
+  kernels().sddmm(args);
+}
+
 void bind_segment_softmax(const py::tuple& csr_fields, int dtype, int64_t heads, Address score,
                           Address grad, Address out, int num_threads) {
   const CsrArgument csr(csr_fields);
@@ -208,6 +280,88 @@ void bind_segment_softmax(const py::tuple& csr_fields, int dtype, int64_t heads,
   prefer_huge_pages(out, csr.csr.num_edges * heads * size_of(args.dtype));
   py::gil_scoped_release release;
   kernels().segment_softmax(args);
+}
+
+// Room for what segment_matmul.cpp packs, for the widest vectors.
+int64_t matmul_stage_bytes(const SegmentMatmulArgs& args) {
+  const int64_t out_width = (args.out_width + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  const int64_t elements =
+      (args.width + kMatmulBlockRows + 1) * out_width + kMatmulBlockRows * (args.width + kMaxLanes);
+  return (elements + kMaxLanes) * compute_size_of(args.dtype);
+}
+
+void bind_segment_matmul(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
+                         int64_t width, Address y, int64_t y_stride, int64_t out_width,
+                         Address weight, int64_t weight_stride, int64_t weight_row_stride,
+                         int64_t weight_col_stride, Address bias, Address out, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  SegmentMatmulArgs args{csr.csr,
+                         scalar_type(dtype),
+                         at(x),
+                         x_stride,
+                         width,
+                         at(y),
+                         y_stride,
+                         out_width,
+                         at(weight),
+                         weight_stride,
+                         weight_row_stride,
+                         weight_col_stride,
+                         at(bias),
+                         at(out),
+                         {}};
+  const int64_t slots = args.y ? csr.csr.plan.header->num_slots : 0;
+  Scratch scratch;
+  args.workspace = scratch.reserve(slots * width * out_width * compute_size_of(args.dtype),
+                                   matmul_stage_bytes(args), 0,
+                                   threads_for(csr.csr, width * (out_width / 32 + 1), num_threads));
+  prefer_huge_pages(out, (args.y ? csr.csr.num_rows * width : csr.csr.num_edges) * out_width *
+                             size_of(args.dtype));
+  py::gil_scoped_release release;
+  kernels().segment_matmul(args);
+}
+
+void bind_scatter_std(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
+                      int64_t width, bool unbiased, Address out, Address statistics,
+                      int num_threads) {
+  const CsrArgument csr(csr_fields);
+  if (!csr.csr.indices && csr.csr.num_edges > 0)
+    throw py::value_error("scatter_std needs the rows of each group");
+  ScatterStdArgs args{csr.csr, scalar_type(dtype), at(x), x_stride, width, unbiased,
+                      at(out), at(statistics),     {}};
+  const int64_t size = compute_size_of(args.dtype);
+  Scratch scratch;
+  // Five vectors of moments.
+  args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * 5 * size, 64, 0,
+                                   threads_for(csr.csr, width, num_threads));
+  prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
+  prefer_huge_pages(statistics, csr.csr.num_rows * 3 * width * size);
+  py::gil_scoped_release release;
+  kernels().scatter_std(args);
+}
+
+void bind_scale_by_group(int index_code, Address group, bool by_boundaries, int64_t num_groups,
+                         int64_t num_rows, int dtype, Address x, int64_t x_stride, int64_t width,
+                         bool exponential, Address statistics, Address scale, Address out,
+                         int num_threads) {
+  const bool serial = num_rows * width < kSerialElements;
+  const ScaleByGroupArgs args{index_type(index_code),
+                              at(group),
+                              by_boundaries,
+                              num_groups,
+                              num_rows,
+                              scalar_type(dtype),
+                              at(x),
+                              x_stride,
+                              width,
+                              exponential,
+                              at(statistics),
+                              at(scale),
+                              at(out),
+                              serial ? 1 : usable_threads(num_threads)};
+  prefer_huge_pages(out, num_rows * width * size_of(args.dtype));
+  py::gil_scoped_release release;
+  kernels().scale_by_group(args);
 }
 
 void bind_segment_gather(const py::tuple& csr_fields, int64_t row_bytes, Address x, Address out,
@@ -443,6 +597,91 @@ void bind_dot_backward_query(const py::tuple& csr_fields, int dtype, int64_t hea
   kernels().dot_backward_query(args);
 }
 
+void bind_gatv2_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
+                        Address x_src, Address x_dst, Address att, Address edge_x,
+                        double negative_slope, double dropout, uint64_t seed, Address out,
+                        Address wide_out, Address log_sum_exp, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  Gatv2ForwardArgs args{{csr.csr,
+                         scalar_type(dtype),
+                         heads,
+                         head_width,
+                         at(x_src),
+                         at(x_dst),
+                         at(att),
+                         at(edge_x),
+                         negative_slope,
+                         {dropout, seed}},
+                        at(out),
+                        at(wide_out),
+                        at(log_sum_exp),
+                        {}};
+  const int64_t size = compute_size_of(args.in.dtype);
+  const int64_t width = heads * head_width;
+  Scratch scratch;
+  args.workspace = scratch.reserve(
+      csr.csr.plan.header->num_slots * (2 * heads + width) * size,
+      kChunkEdges * 8 + (kChunkEdges * heads + 3 * heads + width + 2 * kMaxLanes) * size,
+      lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
+  prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.in.dtype));
+  py::gil_scoped_release release;
+  kernels().gatv2_forward(args);
+}
+
+void bind_gatv2_backward(const py::tuple& csr_fields, const py::tuple& reverse_fields, int dtype,
+                         int64_t heads, int64_t head_width, Address x_src, Address x_dst,
+                         Address att, Address edge_x, double negative_slope, double dropout,
+                         uint64_t seed, Address out, Address log_sum_exp, Address grad,
+                         Address grad_x_src, Address grad_x_dst, Address grad_att,
+                         Address grad_edge_x, int num_threads) {
+  const CsrArgument csr(csr_fields);
+  const CsrArgument reverse(reverse_fields);
+  Gatv2BackwardArgs args{{csr.csr,
+                          scalar_type(dtype),
+                          heads,
+                          head_width,
+                          at(x_src),
+                          at(x_dst),
+                          at(att),
+                          at(edge_x),
+                          negative_slope,
+                          {dropout, seed}},
+                         reverse.csr,
+                         at(out),
+                         at(log_sum_exp),
+                         at(grad),
+                         at(grad_x_src),
+                         at(grad_x_dst),
+                         at(grad_att),
+                         at(grad_edge_x),
+                         nullptr,
+                         {}};
+  const int64_t size = compute_size_of(args.in.dtype);
+  const int64_t width = heads * head_width;
+  const PlanHeader& plan = *csr.csr.plan.header;
+  const int64_t partial_rows =
+      std::max(plan.num_items + plan.num_slots, reverse.csr.plan.header->num_slots);
+  Scratch scratch;
+  args.workspace = scratch.reserve(
+      partial_rows * (width + kMaxLanes) * size,
+      kChunkEdges * 16 +
+          (4 * (kChunkEdges * heads + kMaxLanes) + 4 * (width + kMaxLanes) + 3 * heads) * size,
+      lane_table_bytes(width), threads_for(csr.csr, 4 * width, num_threads));
+  // Signs take at most half a byte per column, in vectors of two. What is not written takes none.
+  const int64_t record_bytes = 2 * heads * size + width / 2 + kMaxLanes;
+  Scratch records;
+  if (grad_x_src) {
+    args.records = records.reserve(csr.csr.num_edges * record_bytes, 0, 0, 1).partial;
+    prefer_huge_pages(reinterpret_cast<Address>(args.records), csr.csr.num_edges * record_bytes);
+    prefer_huge_pages(grad_x_src, csr.csr.num_cols * width * size_of(args.in.dtype));
+  }
+  prefer_huge_pages(grad_x_dst, csr.csr.num_rows * width * size_of(args.in.dtype));
+  prefer_huge_pages(grad_edge_x,
+                    grad_edge_x ? csr.csr.num_edges * width * size_of(args.in.dtype) : 0);
+  py::gil_scoped_release release;
+  kernels().gatv2_backward(args);
+}
+
 // Returns (first bad edge or -1, whether the edges were sorted by row already).
 std::pair<int64_t, bool> bind_sort_edges(int input_type, Address rows, int64_t row_stride,
                                          Address cols, int64_t col_stride, int64_t num_edges,
@@ -505,13 +744,20 @@ PYBIND11_MODULE(_C, m) {
   watch_fork();
   m.doc() = "Native kernels of gnnkern on raw pointers; gnnkern._native is the checked way in.";
   m.def("row_reduce", &bind_row_reduce);
+  m.def("message_reduce", &bind_message_reduce);
   m.def("select_backward", &bind_select_backward);
   m.def("sddmm", &bind_sddmm);
+  m.def("sddmm_anywhere", &bind_sddmm_anywhere);
   m.def("segment_softmax", &bind_segment_softmax);
   m.def("segment_gather", &bind_segment_gather);
+  m.def("segment_matmul", &bind_segment_matmul);
+  m.def("scatter_std", &bind_scatter_std);
+  m.def("scale_by_group", &bind_scale_by_group);
   m.def("gat_forward", &bind_gat_forward);
   m.def("gat_backward", &bind_gat_backward);
   m.def("gat_pack", &bind_gat_pack);
+  m.def("gatv2_forward", &bind_gatv2_forward);
+  m.def("gatv2_backward", &bind_gatv2_backward);
   m.def("multi_reduce", &bind_multi_reduce);
   m.def("multi_reduce_pack", &bind_multi_reduce_pack);
   m.def("multi_reduce_backward", &bind_multi_reduce_backward);

@@ -20,8 +20,11 @@ struct float16 {
 // The values are those of gnnkern/_native.py.
 enum class ScalarType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
 enum class IndexType : int { kInt32 = 0, kInt64 = 1 };
-enum class Reduce : int { kSum = 0, kMean = 1, kMax = 2, kMin = 3, kMul = 4 };
-enum class EdgeOp : int { kDot = 0, kAdd = 1, kSub = 2, kMul = 3, kDiv = 4 };
+enum class Reduce : int { kSum = 0, kMean = 1, kMax = 2, kMin = 3, kMul = 4, kLogSumExp = 5 };
+enum class EdgeOp : int { kDot = 0, kAdd = 1, kSub = 2, kMul = 3, kDiv = 4, kCopy = 5 };
+// Where the row of an operand lies: at the end of an edge that its CSR row is, at the other end, or
+// on the edge.
+enum class EdgeEnd : int { kDst = 0, kSrc = 1, kEdge = 2 };
 
 // Halves accumulate in float32, double in double.
 template <typename scalar_t>

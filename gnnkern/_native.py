@@ -57,8 +57,9 @@ native, native_error = _load()
 
 SCALAR_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 INDEX_CODES = {torch.int32: 0, torch.int64: 1}
-REDUCE_CODES = {"sum": 0, "mean": 1, "max": 2, "min": 3, "mul": 4}
-EDGE_OP_CODES = {"dot": 0, "add": 1, "sub": 2, "mul": 3, "div": 4}
+REDUCE_CODES = {"sum": 0, "mean": 1, "max": 2, "min": 3, "mul": 4, "logsumexp": 5}
+EDGE_OP_CODES = {"dot": 0, "add": 1, "sub": 2, "mul": 3, "div": 4, "copy": 5}
+EDGE_END_CODES = {"dst": 0, "src": 1, "edge": 2}
 
 
 def argument_dtype(max_degree: int) -> torch.dtype:
@@ -111,6 +112,11 @@ def rows_of(x: Tensor) -> tuple[Tensor, int, int]:
         return x, x.stride(0), width
     x = x.contiguous()
     return x, width, width
+
+
+def new_statistics(x: Tensor, num_groups: int, parts: int) -> Tensor:
+    """[num_groups, parts, ...] to be filled: the shift and the slope that a gradient is made of."""
+    return x.new_empty((num_groups, parts, *x.shape[1:]), dtype=accumulate_dtype(x.dtype))
 
 
 # -- graph ---------------------------------------------------------------------------------------

@@ -101,9 +101,13 @@ def _check_name(who: str, name: str) -> None:
 
 
 def choose(
-    op: str, implementations: Sequence[Implementation], query: Query, backend: str | None
+    op: str,
+    implementations: Sequence[Implementation],
+    query: Query,
+    backend: str | None,
+    linear: bool = False,
 ) -> Implementation:
-    """The implementation that runs a call.
+    """The implementation that runs a call; one that is linear runs under torch.func as well.
 
     With "auto" the first one without a reason against it; landing on the reference that way gives
     one warning, since it is slow.
@@ -117,7 +121,7 @@ def choose(
         if wanted in ("auto", implementation.backend) and not implementation.unsupported(query):
             if wanted == "auto" and implementation.backend == "reference":
                 _warn_slow(op, _list_reasons(implementations, query))
-            if implementation.backend != "reference":
+            if not linear and implementation.backend != "reference":
                 _refuse_transforms(op)
             return implementation
     _check_name(op, wanted)
@@ -160,12 +164,19 @@ def survey(
     return Choice(chosen, why, {name: why for name, why in reasons.items() if name != chosen})
 
 
+# What differentiates forward, or in batches, instead of an op that does not.
+ALTERNATIVES = (
+    "spmm, segment_reduce and scatter_reduce with sum and mean, sddmm and segment_gather have "
+    "them on every backend, and backend='reference' has them for all ops through plain torch"
+)
+
+
 def _refuse_transforms(op: str) -> None:
     """Kernels read memory, which the tensors inside a transform of torch.func do not have."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active():
         raise RuntimeError(
-            f"{op}: the transforms of torch.func (grad, jvp, vmap) are not implemented; "
-            "backend='reference' has them through plain torch"
+            f"{op}: the transforms of torch.func (grad, jvp, vmap) are not implemented for this "
+            f"call; {ALTERNATIVES}"
         )
 
 

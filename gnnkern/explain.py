@@ -29,14 +29,25 @@ _EDGE_SCALARS = {
 }
 # Ops whose result, or input, has a row or a number per edge in the caller's order.
 _BY_EDGE = ("edge_softmax", "sddmm")
+# The operand that a copy of the other one does not read.
+_UNREAD = {"copy_lhs": "x_src", "copy_rhs": "x_dst"}
 # What the first dimension of an argument of an op on a graph is.
 _ROWS = {
     "num_src": ("x", "x_src", "key", "value", "score_src"),
     "num_dst": ("x_dst", "query", "score_dst"),
     "num_edges": ("score", "weight", "edge_score", "edge_bias", "edge_x"),
 }
-_WIDE_IN_AUTOCAST = ("edge_softmax", "segment_softmax")
-_CAST_IN_AUTOCAST = ("spmm", "sddmm", "gat_attention", "gatv2_attention", "dot_attention")
+_WIDE_IN_AUTOCAST = ("edge_softmax", "segment_softmax", "segment_logsumexp", "scatter_logsumexp")
+_CAST_IN_AUTOCAST = (
+    "spmm",
+    "sddmm",
+    "gat_attention",
+    "gatv2_attention",
+    "dot_attention",
+    "multi_reduce",
+    "segment_matmul",
+    "gather_matmul",
+)
 
 # Below this multiple of the time of an empty call, the call itself is worth a word.
 _SMALL = 3.0
@@ -216,9 +227,11 @@ def _inputs(name: str, given: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of features, scores and weights that are given."""
     inputs = {}
     for argument in INPUTS[name]:
+        if name == "sddmm" and _UNREAD.get(given["op"]) == argument:
+            continue
         tensor = given.get(argument)
         # Without a default it must be there.
-        if tensor is None and argument in _optional(name):
+        if tensor is None and (argument in _optional(name) or _other_stands(name, argument, given)):
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: {argument} must be a tensor, got {type(tensor).__name__}")
@@ -227,12 +240,26 @@ def _inputs(name: str, given: Mapping[str, Any]) -> dict[str, Tensor]:
         if isinstance(g, Graph):
             for count, names in _ROWS.items():
                 rows = getattr(g, count)
+                if argument in _elsewhere(name, given):
+                    continue
                 if argument in names and tensor.shape[:1] != (rows,):
                     raise ValueError(
                         f"{name}: {argument} must have shape [{count}={rows}, ...], got "
                         f"{list(tensor.shape)}"
                     )
     return inputs
+
+
+def _other_stands(name: str, argument: str, given: Mapping[str, Any]) -> bool:
+    """Whether an operand may be None since the other one is all that the op reads."""
+    return name == "spmm" and argument == "x" and given.get("weight") is not None
+
+
+def _elsewhere(name: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The operands whose rows are not those that their names say: the op itself checks them."""
+    if name != "sddmm" or tuple(given["targets"]) == ("dst", "src"):
+        return ()
+    return ("x_dst", "x_src")
 
 
 def _optional(name: str) -> set[str]:
@@ -275,21 +302,42 @@ def _call(
     """The options of `cost`."""
     scalars = inputs.get(_EDGE_SCALARS.get(name, ""))
     heads = main.shape[1] if main.dim() == 3 else 1
-    if name == "spmm" and (scalars is None or scalars.dim() == 1):
-        heads = 1
+    width = main.shape[1:].numel() if main.dim() else 0
+    edge_rows = given.get("edge_x") is not None
+    if name == "spmm":
+        # A weight is a number per edge or head, or a row; alone it is what is summed.
+        if scalars is not None and "x" in inputs and scalars.dim() == main.dim():
+            width = _broadcast(name, main, scalars).numel()
+        heads = 1 if scalars is None else scalars.shape[1:].numel()
+        edge_rows = scalars is not None and ("x" not in inputs or 1 < heads == width)
+        heads = 1 if edge_rows else heads
+        scalars = scalars if "x" in inputs else None
+    elif name == "sddmm":
+        shape = _broadcast(name, *inputs.values())
+        width, heads = shape.numel(), shape[:-1].numel()
+        edge_rows = "edge" in given["targets"]
     wanted = [k for k, tensor in inputs.items() if torch.is_grad_enabled() and tensor.requires_grad]
     matrices = name.endswith("_matmul")
     return {
-        "width": main.shape[1:].numel() if main.dim() else 0,
+        "width": width,
         "dtype": _dtype(name, main),
         "heads": heads,
         "reduce": given.get("reduces", given.get("reduce", "sum")),
         "weighted": scalars is not None,
         "backward": tuple(wanted),
         "out_width": given["weight"].shape[-1] if matrices else 0,
-        "edge_rows": given.get("edge_x") is not None,
-        "edge_op": given.get("op", "dot"),
+        "edge_rows": edge_rows,
+        "edge_op": given["op"] if name == "sddmm" else "dot",
     }
+
+
+def _broadcast(name: str, *tensors: Tensor) -> torch.Size:
+    """The shape behind the rows, of all together."""
+    shapes = [list(x.shape[1:]) for x in tensors]
+    try:
+        return torch.Size(torch.broadcast_shapes(*shapes))
+    except RuntimeError:
+        raise ValueError(f"{name}: rows of shapes {shapes} do not broadcast") from None
 
 
 def _dtype(name: str, main: Tensor) -> torch.dtype:

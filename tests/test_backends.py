@@ -77,7 +77,12 @@ def test_every_instruction_set_agrees(dtype):
             gnnkern.sddmm(GRAPH, x, x),
             gnnkern.edge_softmax(GRAPH, edge),
             gnnkern.gat_attention(GRAPH, heads, *scores),
+            gnnkern.gatv2_attention(GRAPH, heads, heads, heads[0]),
             gnnkern.dot_attention(GRAPH, heads, heads, heads, edge_bias=edge[:, :1].expand(-1, 4)),
+            gnnkern.multi_reduce(GRAPH, x),
+            gnnkern.segment_matmul(x[:, :4], torch.tensor([0, 100, 300]), heads[:2]),
+            gnnkern.segment_logsumexp(edge, torch.tensor([0, 2000, 5000])),
+            gnnkern.scatter_std(edge, torch.arange(5000) % 7),
         )
 
     module = _native.native
@@ -115,9 +120,12 @@ def test_the_process_has_one_openmp():
 
 def test_forward_mode_raises_instead_of_losing_the_tangent():
     with pytest.raises(RuntimeError, match="transforms of torch.func"):
-        torch.func.jvp(lambda x: gnnkern.spmm(GRAPH, x), (X,), (X,))
+        torch.func.jvp(lambda x: gnnkern.spmm(GRAPH, x, reduce="max"), (X,), (X,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward"):
-        gnnkern.spmm(GRAPH, forward_ad.make_dual(X, X))
+        gnnkern.spmm(GRAPH, forward_ad.make_dual(X, X), reduce="max")
+    # What has no tangent is an ordinary input.
+    with forward_ad.dual_level():
+        gnnkern.spmm(GRAPH, X, reduce="max")
 
 
 def test_autograd_works_in_threads():

@@ -31,7 +31,8 @@ PER_NODE = {"x": (NUM_SRC, HEADS, WIDTH)}
 GOOD = {
     "spmm": Good({**PER_NODE, "weight": (NUM_EDGES, HEADS)}, words=("reduce",)),
     "sddmm": Good(
-        {"x_dst": (NUM_DST, HEADS, WIDTH), "x_src": (NUM_SRC, HEADS, WIDTH)}, words=("op",)
+        {"x_dst": (NUM_DST, HEADS, WIDTH), "x_src": (NUM_SRC, HEADS, WIDTH)},
+        words=("op", "targets"),
     ),
     "edge_softmax": Good({"score": (NUM_EDGES, HEADS)}),
     "gat_attention": Good(
@@ -40,6 +41,14 @@ GOOD = {
             "score_src": (NUM_SRC, HEADS),
             "score_dst": (NUM_DST, HEADS),
             "edge_score": (NUM_EDGES, HEADS),
+        }
+    ),
+    "gatv2_attention": Good(
+        {
+            "x_src": (NUM_SRC, HEADS, WIDTH),
+            "x_dst": (NUM_DST, HEADS, WIDTH),
+            "att": (HEADS, WIDTH),
+            "edge_x": (NUM_EDGES, HEADS, WIDTH),
         }
     ),
     "dot_attention": Good(
@@ -56,8 +65,27 @@ GOOD = {
     "segment_gather": Good({"x": (NUM_DST, WIDTH)}, ("indptr",)),
     "segment_softmax": Good({"x": (NUM_EDGES, WIDTH)}, ("indptr",)),
     "scatter_reduce": Good({"x": (NUM_EDGES, WIDTH)}, ("index",), ("reduce",)),
+    "segment_matmul": Good(
+        {"x": (NUM_EDGES, WIDTH), "weight": (NUM_DST, WIDTH, 3), "bias": (NUM_DST, 3)}, ("indptr",)
+    ),
+    "gather_matmul": Good(
+        {"x": (NUM_EDGES, WIDTH), "weight": (NUM_DST, WIDTH, 3), "bias": (NUM_DST, 3)},
+        ("type_index",),
+    ),
+    "segment_logsumexp": Good({"x": (NUM_EDGES, WIDTH)}, ("indptr",)),
+    "scatter_logsumexp": Good({"x": (NUM_EDGES, WIDTH)}, ("index",)),
+    "scatter_std": Good({"x": (NUM_EDGES, WIDTH)}, ("index",)),
 }
-OPS_ON_A_GRAPH = ("spmm", "sddmm", "edge_softmax", "gat_attention", "dot_attention", "multi_reduce")
+WORDS = {"reduce": "sum", "op": "dot", "targets": ("dst", "src")}
+OPS_ON_A_GRAPH = (
+    "spmm",
+    "sddmm",
+    "edge_softmax",
+    "gat_attention",
+    "gatv2_attention",
+    "dot_attention",
+    "multi_reduce",
+)
 
 
 def good_arguments(op: str) -> dict[str, Any]:
@@ -65,9 +93,9 @@ def good_arguments(op: str) -> dict[str, Any]:
     arguments |= {name: torch.ones(shape) for name, shape in GOOD[op].floats.items()}
     for name in GOOD[op].indices:
         arguments[name] = segments(NAME) if name == "indptr" else scatter_index(NAME)[0]
-    if op == "scatter_reduce":
+    if op.startswith("scatter_"):
         arguments["num_segments"] = NUM_DST
-    return arguments | {name: "dot" if name == "op" else "sum" for name in GOOD[op].words}
+    return arguments | {name: WORDS[name] for name in GOOD[op].words}
 
 
 # Ways to spoil an argument. Each takes hypothesis' data and the good value.
@@ -102,8 +130,8 @@ def wrong_length(data: st.DataObject, good: torch.Tensor) -> torch.Tensor:
 
 
 def wrong_trailing_size(data: st.DataObject, good: torch.Tensor) -> torch.Tensor:
-    # Only the sizes that another tensor has too: heads, and sddmm's width.
-    size = data.draw(st.integers(0, 9).filter(lambda n: n != good.shape[1]))
+    # Only the sizes that another tensor has too: heads, and sddmm's width. A size of 1 broadcasts.
+    size = data.draw(st.integers(0, 9).filter(lambda n: n not in (1, good.shape[1])))
     return good.new_zeros((len(good), size, *good.shape[2:]))
 
 

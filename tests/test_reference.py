@@ -8,10 +8,16 @@ from helpers.graphs import GRAPHS, graph
 from gnnkern.reference.dot_attention import dot_attention_reference
 from gnnkern.reference.edge_softmax import edge_softmax_reference
 from gnnkern.reference.gat_attention import gat_attention_reference
+from gnnkern.reference.gather_matmul import gather_matmul_reference
+from gnnkern.reference.gatv2_attention import gatv2_attention_reference
 from gnnkern.reference.philox import dropout_keep_mask, dropout_threshold, philox_words
+from gnnkern.reference.scatter_logsumexp import scatter_logsumexp_reference
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
+from gnnkern.reference.scatter_std import scatter_std_reference
 from gnnkern.reference.sddmm import sddmm_reference
 from gnnkern.reference.segment_gather import segment_gather_reference
+from gnnkern.reference.segment_logsumexp import segment_logsumexp_reference
+from gnnkern.reference.segment_matmul import segment_matmul_reference
 from gnnkern.reference.segment_reduce import segment_reduce_reference
 from gnnkern.reference.segment_softmax import segment_softmax_reference
 from gnnkern.reference.spmm import spmm_reference
@@ -74,6 +80,21 @@ def test_sddmm_edge_by_edge(name):
 
 
 @each_graph
+@pytest.mark.parametrize("lhs_at", ["dst", "src", "edge"])
+@pytest.mark.parametrize("rhs_at", ["dst", "src", "edge"])
+def test_sddmm_of_any_two_edge_by_edge(name, lhs_at, rhs_at):
+    g = graph(name)
+    rows = {"dst": g.num_dst, "src": g.num_src, "edge": g.num_edges}
+    lhs, rhs = normal(rows[lhs_at], 2, 3), normal(rows[rhs_at], 3)
+    sub, dot = (sddmm_reference(g, lhs, rhs, op, (lhs_at, rhs_at)) for op in ("sub", "dot"))
+    for e, (u, v) in enumerate(g.edge_index.t().tolist()):
+        place = {"dst": v, "src": u, "edge": e}
+        left, right = lhs[place[lhs_at]], rhs[place[rhs_at]]
+        torch.testing.assert_close(sub[e], left - right)
+        torch.testing.assert_close(dot[e], left @ right)
+
+
+@each_graph
 def test_edge_softmax_and_gat_attention_node_by_node(name):
     g = graph(name)
     x, score_src, score_dst = normal(g.num_src, 2, 3), normal(g.num_src, 2), normal(g.num_dst, 2)
@@ -104,6 +125,21 @@ def test_dot_attention_node_by_node(name):
         torch.testing.assert_close(out[node], expected)
 
 
+@each_graph
+def test_gatv2_attention_node_by_node(name):
+    g = graph(name)
+    x_src, x_dst, att = normal(g.num_src, 2, 3), normal(g.num_dst, 2, 3), normal(2, 3)
+    edge_x = normal(g.num_edges, 2, 3)
+    out = gatv2_attention_reference(g, x_src, x_dst, att, edge_x, 0.1, 0.0, None)
+    for node in range(g.num_dst):
+        edges = edges_into(g, node)
+        source = g.edge_index[0, edges]
+        pre = x_src[source] + x_dst[node] + edge_x[edges]
+        score = torch.einsum("ehd,hd->eh", torch.where(pre > 0, pre, 0.1 * pre), att)
+        expected = torch.einsum("eh,ehd->hd", score.softmax(0), x_src[source])
+        torch.testing.assert_close(out[node], expected)
+
+
 def test_segments_one_by_one():
     indptr = torch.tensor([0, 0, 3, 4, 4, 9], dtype=torch.int32)
     x = normal(9, 2, 3)
@@ -121,6 +157,34 @@ def test_segments_one_by_one():
     torch.testing.assert_close(segment_softmax_reference(x, indptr), expected)
     rows = segment_gather_reference(x[:5], indptr)
     assert torch.equal(rows, x[[1, 1, 1, 2, 4, 4, 4, 4, 4]])
+    logarithms = segment_logsumexp_reference(x, indptr)
+    for row, part in zip(logarithms, parts, strict=True):
+        torch.testing.assert_close(row, part.logsumexp(0))
+
+
+def test_matrix_products_row_by_row():
+    indptr = torch.tensor([0, 0, 3, 4, 4, 9], dtype=torch.int32)
+    x, weight, bias = normal(9, 4), normal(5, 4, 3), normal(5, 3)
+    types = torch.tensor([1, 1, 1, 2, 4, 4, 4, 4, 4])
+    shuffled = torch.randperm(9)
+    sorted_rows = segment_matmul_reference(x, indptr, weight, bias)
+    rows = gather_matmul_reference(x[shuffled], weight, types[shuffled], bias)
+    for row, kind in enumerate(types):
+        torch.testing.assert_close(sorted_rows[row], x[row] @ weight[kind] + bias[kind])
+    torch.testing.assert_close(rows, sorted_rows[shuffled])
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_statistics_group_by_group(unbiased):
+    index = torch.tensor([4, 1, 1, 0, 4, 4, 1])
+    x = normal(7, 3)
+    logarithms = scatter_logsumexp_reference(x, index, 6)
+    spread = scatter_std_reference(x, index, 6, unbiased)
+    for group in range(6):
+        rows = x[index == group]
+        torch.testing.assert_close(logarithms[group], rows.logsumexp(0))
+        expected = rows.std(0, correction=int(unbiased)) if len(rows) > 1 else rows.new_zeros(3)
+        torch.testing.assert_close(spread[group], expected)
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max", "min", "mul"])

@@ -52,7 +52,16 @@ struct RowReduceArgs {
   // the row of the edge that won a max or min. All bits set where the row is empty.
   void* argument;
   int argument_bytes;
+  // Null, or of a log-sum-exp [num_rows, 2, width] of the compute type: the shift s and the slope a
+  // of its derivative exp(x - s) * a.
+  void* statistics;
   Workspace workspace;
+  // For message_reduce: how x meets the row of an edge, here called weight. `heads` is the width of
+  // that row: fewer than `width` stand for equal groups of columns. Null, or for every column of
+  // the message the column of x and of the edge's row, [width]: any other broadcasting.
+  EdgeOp op = EdgeOp::kMul;
+  const int32_t* x_columns = nullptr;
+  const int32_t* weight_columns = nullptr;
 };
 
 // One max or min of a row: its gradient, and who won.
@@ -82,6 +91,13 @@ struct SelectBackwardArgs {
   const void* x;
   int64_t x_stride;
   Workspace workspace;
+  // As in RowReduceArgs. The gradient of x is that of the columns of the message.
+  EdgeOp op = EdgeOp::kMul;
+  const int32_t* x_columns = nullptr;
+  const int32_t* weight_columns = nullptr;
+  // Whether grad_weight is of the compute type, or of `dtype`: where no two columns of a message
+  // share an element of the weight, nothing is summed.
+  bool wide_grad_weight = true;
 };
 
 // Where each reduction stands among the `count` rows of a result; -1: not asked for.
@@ -150,13 +166,22 @@ struct MultiReduceBackwardArgs {
 struct SddmmArgs {
   Csr csr;
   ScalarType dtype;
-  const void* x_dst;  // [num_rows, width]
-  const void* x_src;  // [num_cols, width]
+  const void* lhs;  // [num_rows, width], or where lhs_at says
+  const void* rhs;  // [num_cols, width], or where rhs_at says; kCopy: null
   int64_t width;
   int64_t heads;
   EdgeOp op;
   void* out;  // dot: [E, heads]; otherwise [E, width]; caller's edge order
   int threads;
+  EdgeEnd lhs_at = EdgeEnd::kDst;
+  EdgeEnd rhs_at = EdgeEnd::kSrc;
+  // Null, or broadcasting: out [E, out_width], whose element j is the sum over the width /
+  // out_width columns from j * width / out_width on of lhs[lhs_columns[c]] op rhs[rhs_columns[c]].
+  const int32_t* lhs_columns = nullptr;  // [width], into rows of lhs_width
+  const int32_t* rhs_columns = nullptr;  // [width], into rows of rhs_width
+  int64_t lhs_width = 0;
+  int64_t rhs_width = 0;
+  int64_t out_width = 0;
 };
 
 struct SegmentSoftmaxArgs {
@@ -168,6 +193,64 @@ struct SegmentSoftmaxArgs {
   const void* grad;
   void* out;  // [E, heads]
   Workspace workspace;
+};
+
+// Rows of x that segment_matmul brings side by side.
+inline constexpr int64_t kMatmulBlockRows = 64;
+
+// With y null: out[e] = x[e] weight[r] + bias[r] for every edge e of row r. With y: out[r] = the
+// sum over the edges of row r of the outer product of x[e] and y[e]. Edge e is row indices[e] of x,
+// y and such an out, or row e where the matrix has no indices.
+struct SegmentMatmulArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* x;  // [E, width]
+  int64_t x_stride;
+  int64_t width;
+  const void* y;  // null or [E, out_width]
+  int64_t y_stride;
+  int64_t out_width;
+  const void* weight;  // [num_rows, width, out_width], any strides
+  int64_t weight_stride;
+  int64_t weight_row_stride;
+  int64_t weight_col_stride;
+  const void* bias;  // null or [num_rows, out_width]
+  void* out;         // [E, out_width] or [num_rows, width, out_width]
+  Workspace workspace;
+};
+
+struct ScatterStdArgs {
+  Csr csr;
+  ScalarType dtype;
+  const void* x;  // [num_cols, width]
+  int64_t x_stride;
+  int64_t width;
+  bool unbiased;
+  void* out;  // [num_rows, width]
+  // Null, or [num_rows, 3, width] of the compute type: the mean in two parts m + n, of which the
+  // sum would be rounded, and the slope a of the derivative (x - m - n) * a.
+  void* statistics;
+  Workspace workspace;
+};
+
+struct ScaleByGroupArgs {
+  IndexType index_type;
+  // The group of each row [num_rows], or the boundaries of groups of consecutive rows
+  // [num_groups + 1].
+  const void* group;
+  bool by_boundaries;
+  int64_t num_groups;
+  int64_t num_rows;
+  ScalarType dtype;
+  const void* x;  // [num_rows, width]
+  int64_t x_stride;
+  int64_t width;
+  bool exponential;
+  // [num_groups, 2 if exponential, otherwise 3, width] of the compute type.
+  const void* statistics;
+  const void* scale;  // [num_groups, width] of the compute type
+  void* out;          // [num_rows, width]
+  int threads;
 };
 
 struct SegmentGatherArgs {
@@ -293,16 +376,60 @@ struct DotQueryArgs {
   Workspace workspace;
 };
 
+struct Gatv2Inputs {
+  // Rows are destinations.
+  Csr csr;
+  ScalarType dtype;
+  int64_t heads;
+  int64_t head_width;
+  const void* x_src;   // [num_cols, heads * head_width]
+  const void* x_dst;   // [num_rows, heads * head_width]
+  const void* att;     // compute type, [heads * head_width]
+  const void* edge_x;  // null or [E, heads * head_width], caller's edge order
+  double negative_slope;
+  Dropout dropout;
+};
+
+struct Gatv2ForwardArgs {
+  Gatv2Inputs in;
+  void* out;          // [num_rows, heads * head_width]
+  void* wide_out;     // null, or the same of the compute type
+  void* log_sum_exp;  // compute type, [num_rows, heads]
+  Workspace workspace;
+};
+
+struct Gatv2BackwardArgs {
+  Gatv2Inputs in;
+  // The reversed graph: rows are sources.
+  Csr reverse;
+  const void* out;          // compute type, [num_dst, heads * head_width]
+  const void* log_sum_exp;  // compute type, [num_dst, heads]
+  const void* grad;         // [num_dst, heads * head_width]
+  void* grad_x_src;         // null: not wanted
+  void* grad_x_dst;
+  void* grad_att;     // compute type, [heads * head_width]
+  void* grad_edge_x;  // null, or like edge_x
+  // What the pass by destination leaves for the pass by source, per edge: see gatv2_backward.cpp.
+  char* records;
+  Workspace workspace;
+};
+
 #define GNNKERN_DECLARE_KERNELS(isa)                               \
   namespace isa {                                                  \
   void row_reduce(const RowReduceArgs& args);                      \
+  void message_reduce(const RowReduceArgs& args);                  \
   void select_backward(const SelectBackwardArgs& args);            \
   void sddmm(const SddmmArgs& args);                               \
   void segment_softmax(const SegmentSoftmaxArgs& args);            \
   void segment_gather(const SegmentGatherArgs& args);              \
+  void segment_matmul(const SegmentMatmulArgs& args);              \
+  void scatter_std(const ScatterStdArgs& args);                    \
+  void scale_by_group(const ScaleByGroupArgs& args);               \
   void gat_forward(const GatForwardArgs& args);                    \
   void gat_backward(const GatBackwardArgs& args);                  \
   void gat_pack(const GatPackArgs& args);                          \
+  void gatv2_forward(const Gatv2ForwardArgs& args);                \
+  void gatv2_backward(const Gatv2BackwardArgs& args);              \
   void multi_reduce(const MultiReduceArgs& args);                  \
   void multi_reduce_pack(const MultiReducePackArgs& args);         \
   void multi_reduce_backward(const MultiReduceBackwardArgs& args); \

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "simd.h"
+#include "softmax.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
@@ -100,6 +101,51 @@ struct SelectReducer {
 #endif
   }
   vec<compute_t> value(const State& state) const { return state.value; }
+};
+
+// The log of a sum of exponentials: the largest message, and the sum of exp(message - largest). One
+// exponential a step, outside of the chain of dependencies.
+template <typename compute_t>
+struct LogSumExpReducer {
+  static constexpr int kTile = 4;
+  static constexpr bool kSelects = false;
+  static constexpr bool kAssociates = true;
+  using scalar = compute_t;
+  struct State {
+    vec<compute_t> value;
+    vec<compute_t> sum;
+  };
+  State first(vec<compute_t> message, int64_t) const { return {message, broadcast(compute_t{1})}; }
+  void step(State& state, vec<compute_t> message, int64_t position) const {
+    merge(state, first(message, position));
+  }
+  void close(State&, int64_t) const {}
+  // Equal values differ by 0 even where both are infinite. A NaN is never larger, and enters the
+  // sum.
+  void merge(State& state, const State& later) const {
+    const auto grows = later.value > state.value;
+    const vec<compute_t> largest = grows ? later.value : state.value;
+    const vec<compute_t> other = grows ? state.value : later.value;
+    const vec<compute_t> below = largest == other ? vec<compute_t>{} : other - largest;
+    const vec<compute_t> shrink = exp_nonpositive(below);
+    state.sum = grows ? state.sum * shrink + later.sum : state.sum + later.sum * shrink;
+    state.value = largest;
+  }
+  // Messages of `width` columns side by side, which are overwritten.
+  State flat(compute_t* values, int64_t count, int64_t width) const {
+    compute_t largest[kLanes<compute_t>], sum[kLanes<compute_t>];
+    fold_heads(values, count, width, kMinusInfinity<compute_t>, Larger{}, largest);
+    change_heads(values, count, width, largest, [](auto value, auto top) {
+      return value == top ? decltype(value){} : value - top;
+    });
+    exp_flat(values, count);
+    fold_heads(values, count, width, compute_t{0}, Sum{}, sum);
+    const int lanes = static_cast<int>(width);
+    return {load_first(largest, lanes), load_first(sum, lanes)};
+  }
+  vec<compute_t> value(const State& state) const {
+    return state.value + log_at_least_one(state.sum);
+  }
 };
 
 // The sum, and how far the messages spread about their mean.

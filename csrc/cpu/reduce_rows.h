@@ -57,6 +57,10 @@ static inline void store_positions(void* argument, int argument_bytes, int64_t o
   }
 }
 
+template <class Reducer>
+inline constexpr bool kSumsExponentials =
+    std::is_same_v<Reducer, LogSumExpReducer<typename Reducer::scalar>>;
+
 // Where finished vectors go.
 template <typename scalar_t, class Reducer>
 struct RowWriter {
@@ -83,10 +87,29 @@ struct RowWriter {
                                    state.position, lanes);
       }
     }
+    if constexpr (kSumsExponentials<Reducer>) {
+      // Where all are minus infinity their distance to the shift is too, and no difference is NaN.
+      const auto shift =
+          state.value == broadcast(kMinusInfinity<compute_t>) ? vec<compute_t>{} : state.value;
+      store_statistics(row, column, shift, 1 / state.sum, lanes);
+    }
+  }
+
+  void store_statistics(int64_t row, int64_t column, vec<compute_t> shift, vec<compute_t> slope,
+                        int lanes) const {
+    if (!args.statistics) return;
+    auto* to = static_cast<compute_t*>(args.statistics) + 2 * row * args.width + column;
+    store_lanes(to, shift, lanes);
+    store_lanes(to + args.width, slope, lanes);
+  }
+
+  compute_t empty_value() const {
+    if (args.reduce == Reduce::kLogSumExp) return kMinusInfinity<compute_t>;
+    return args.reduce == Reduce::kMul ? 1 : 0;
   }
 
   void finish_empty(int64_t row) const {
-    const auto nothing = broadcast(static_cast<compute_t>(args.reduce == Reduce::kMul ? 1 : 0));
+    const auto nothing = broadcast(empty_value());
     for (int64_t vector = 0; vector < columns.count(); ++vector) {
       const int lanes = columns.lanes();
       store_lanes(out(row) + columns.start(vector), nothing, lanes);
@@ -95,6 +118,9 @@ struct RowWriter {
         store_positions<compute_t>(args.argument, args.argument_bytes,
                                    row * args.width + columns.start(vector),
                                    broadcast_int<compute_t>(-1), lanes);
+      }
+      if constexpr (kSumsExponentials<Reducer>) {
+        store_statistics(row, columns.start(vector), vec<compute_t>{}, vec<compute_t>{}, lanes);
       }
     }
   }

@@ -18,6 +18,9 @@ void reduce_typed(const RowReduceArgs& args) {
   if (args.reduce == Reduce::kMul) {
     return reduce_rows<scalar_t, index_t>(args, MulReducer<compute_t>{}, stage, no_weight);
   }
+  if (args.reduce == Reduce::kLogSumExp) {
+    return reduce_rows<scalar_t, index_t>(args, LogSumExpReducer<compute_t>{}, stage, no_weight);
+  }
   // The table lies behind the stages of all threads.
   auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
       args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);

@@ -134,14 +134,17 @@ struct SpreadWeight {
   const compute_t* weight;  // [E, heads]
   int64_t heads;
   const LaneHeads<compute_t>* table;  // [vectors]
-  template <typename>
-  vec<compute_t> apply(vec<compute_t> x, int64_t edge, int64_t vector) const {
+  vec<compute_t> at(int64_t edge, int64_t vector) const {
     const LaneHeads<compute_t>& lanes = table[vector];
     vec_mask<compute_t> from;
     std::memcpy(&from, lanes.head_of_lane, sizeof(from));
     const vec<compute_t> loaded =
         load_first(weight + edge * heads + lanes.first_head, static_cast<int>(lanes.num_heads));
-    return x * permute<compute_t>(loaded, from);
+    return permute<compute_t>(loaded, from);
+  }
+  template <typename>
+  vec<compute_t> apply(vec<compute_t> x, int64_t edge, int64_t vector) const {
+    return x * at(edge, vector);
   }
 };
 
@@ -255,6 +258,36 @@ static inline void reduce_tile(const Reducer& reducer, typename Reducer::State* 
   }
 }
 
+// Whether a reducer takes the messages of narrow rows side by side, so that vectors are full.
+template <class Reducer>
+inline constexpr bool kReducesFlat =
+    requires(const Reducer& reducer, typename Reducer::scalar* values) {
+      reducer.flat(values, int64_t{}, int64_t{});
+    };
+
+// The same for such a reducer, without weights, and a width that divides the vector.
+template <class Reducer, class Rows>
+static inline void reduce_flat(const Reducer& reducer, typename Reducer::State& state,
+                               const Rows& rows, int64_t width, int64_t begin, int64_t end) {
+  using compute_t = typename Reducer::scalar;
+  compute_t values[kRunEdges * kLanes<compute_t>];
+  for (int64_t from = begin; from < end; from += kRunEdges) {
+    const int64_t to = from + kRunEdges < end ? from + kRunEdges : end;
+    compute_t* next = values;
+    for (int64_t edge = from; edge < to; ++edge) {
+      for (int64_t column = 0; column < width; ++column) {
+        *next++ = load_one(rows.at(edge) + column);
+      }
+    }
+    const auto run = reducer.flat(values, (to - from) * width, width);
+    if (from == begin) {
+      state = run;
+    } else {
+      reducer.merge(state, run);
+    }
+  }
+}
+
 // Reduces edges [begin, end) of one row, calling finish(vector, state, lanes) for each vector.
 // The range must not be empty.
 template <class Reducer, class Weight, class Rows, class Finish>
@@ -266,6 +299,13 @@ static inline void reduce_row(const Reducer& reducer, const Rows& rows, const We
   using State = typename Reducer::State;
   if (columns.narrow()) {
     State state[1];
+    if constexpr (kReducesFlat<Reducer>) {
+      if (heads_tile_vector<compute_t>(columns.width)) {
+        reduce_flat(reducer, state[0], rows, columns.width, begin, end);
+        finish(int64_t{0}, state[0], static_cast<int>(columns.width));
+        return;
+      }
+    }
     reduce_tile<1, true>(reducer, state, rows, weight, columns, 0, begin, end, row_begin,
                          fetch_end);
     finish(int64_t{0}, state[0], static_cast<int>(columns.width));

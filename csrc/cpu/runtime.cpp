@@ -14,13 +14,19 @@ namespace {
 #define GNNKERN_TABLE(isa)     \
   {#isa,                       \
    isa::row_reduce,            \
+   isa::message_reduce,        \
    isa::select_backward,       \
    isa::sddmm,                 \
    isa::segment_softmax,       \
    isa::segment_gather,        \
+   isa::segment_matmul,        \
+   isa::scatter_std,           \
+   isa::scale_by_group,        \
    isa::gat_forward,           \
    isa::gat_backward,          \
    isa::gat_pack,              \
+   isa::gatv2_forward,         \
+   isa::gatv2_backward,        \
    isa::multi_reduce,          \
    isa::multi_reduce_pack,     \
    isa::multi_reduce_backward, \

@@ -12,13 +12,19 @@ namespace gnnkern {
 struct KernelTable {
   const char* name;
   void (*row_reduce)(const RowReduceArgs&);
+  void (*message_reduce)(const RowReduceArgs&);
   void (*select_backward)(const SelectBackwardArgs&);
   void (*sddmm)(const SddmmArgs&);
   void (*segment_softmax)(const SegmentSoftmaxArgs&);
   void (*segment_gather)(const SegmentGatherArgs&);
+  void (*segment_matmul)(const SegmentMatmulArgs&);
+  void (*scatter_std)(const ScatterStdArgs&);
+  void (*scale_by_group)(const ScaleByGroupArgs&);
   void (*gat_forward)(const GatForwardArgs&);
   void (*gat_backward)(const GatBackwardArgs&);
   void (*gat_pack)(const GatPackArgs&);
+  void (*gatv2_forward)(const Gatv2ForwardArgs&);
+  void (*gatv2_backward)(const Gatv2BackwardArgs&);
   void (*multi_reduce)(const MultiReduceArgs&);
   void (*multi_reduce_pack)(const MultiReducePackArgs&);
   void (*multi_reduce_backward)(const MultiReduceBackwardArgs&);

@@ -1,57 +1,93 @@
-// One result per edge from the rows at its two ends.
+// One result per edge from the rows at its two ends, or from its own.
 
 #include "dots.h"
 #include "items.h"
-#include "rows.h"
+#include "messages.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
 namespace {
 
 template <typename scalar_t, class Combine>
-void combine_rows(const scalar_t* x_dst, const scalar_t* x_src, int64_t width, scalar_t* out,
+void combine_rows(const scalar_t* lhs, const scalar_t* rhs, int64_t width, scalar_t* out,
                   const Combine& combine) {
   using compute_t = compute_of<scalar_t>;
   const Columns<compute_t> columns{width};
   if (columns.narrow()) {
     const int lanes = static_cast<int>(width);
-    store_first(out, combine(load_first(x_dst, lanes), load_first(x_src, lanes)), lanes);
+    store_first(out, combine(load_first(lhs, lanes), load_first(rhs, lanes)), lanes);
     return;
   }
   for (int64_t vector = 0; vector < columns.count(); ++vector) {
     const int64_t column = columns.start(vector);
-    store(out + column, combine(load(x_dst + column), load(x_src + column)));
+    store(out + column, combine(load(lhs + column), load(rhs + column)));
   }
 }
 
 template <typename scalar_t>
-void edge_result(EdgeOp op, const scalar_t* x_dst, const scalar_t* x_src, int64_t width,
-                 int64_t heads, scalar_t* out) {
+void edge_result(EdgeOp op, const scalar_t* lhs, const scalar_t* rhs, int64_t width, int64_t heads,
+                 scalar_t* out) {
   using compute_t = compute_of<scalar_t>;
   using V = vec<compute_t>;
   switch (op) {
     case EdgeOp::kDot:
-      return dot_heads(x_dst, x_src, heads, width / heads,
+      return dot_heads(lhs, rhs, heads, width / heads,
                        [&](int64_t head, compute_t value) { store_one(out + head, value); });
     case EdgeOp::kAdd:
-      return combine_rows(x_dst, x_src, width, out, [](V a, V b) { return a + b; });
+      return combine_rows(lhs, rhs, width, out, [](V a, V b) { return a + b; });
     case EdgeOp::kSub:
-      return combine_rows(x_dst, x_src, width, out, [](V a, V b) { return a - b; });
+      return combine_rows(lhs, rhs, width, out, [](V a, V b) { return a - b; });
     case EdgeOp::kMul:
-      return combine_rows(x_dst, x_src, width, out, [](V a, V b) { return a * b; });
+      return combine_rows(lhs, rhs, width, out, [](V a, V b) { return a * b; });
     case EdgeOp::kDiv:
-      return combine_rows(x_dst, x_src, width, out, [](V a, V b) { return a / b; });
+      return combine_rows(lhs, rhs, width, out, [](V a, V b) { return a / b; });
+    case EdgeOp::kCopy:
+      return;
   }
 }
 
+// Any broadcasting: element j sums `run` columns that follow one another in the tables.
+template <typename scalar_t>
+void broadcast_result(const SddmmArgs& args, const scalar_t* lhs, const scalar_t* rhs,
+                      scalar_t* out) {
+  using compute_t = compute_of<scalar_t>;
+  constexpr int kMost = kLanes<compute_t>;
+  const auto lanes_at = [](int64_t done, int64_t all) {
+    return static_cast<int>(all - done < kMost ? all - done : kMost);
+  };
+  const auto result = [&](int64_t column, int lanes) {
+    return combine(args.op, load_columns(lhs, args.lhs_columns + column, lanes),
+                   load_columns(rhs, args.rhs_columns + column, lanes));
+  };
+  const int64_t run = args.width / args.out_width;
+  if (run == 1) {
+    for (int64_t column = 0; column < args.width; column += kMost) {
+      const int lanes = lanes_at(column, args.width);
+      store_lanes(out + column, result(column, lanes), lanes);
+    }
+    return;
+  }
+  for (int64_t element = 0; element < args.out_width; ++element) {
+    vec<compute_t> sum{};
+    for (int64_t done = 0; done < run; done += kMost) {
+      const int lanes = lanes_at(done, run);
+      const vec<compute_t> part = result(element * run + done, lanes);
+      // A quotient of lanes that hold nothing is no number.
+      sum += lane_numbers<compute_t>() < lanes ? part : vec<compute_t>{};
+    }
+    store_one(out + element, sum_lanes<compute_t>(sum));
+  }
+}
+
+// Operands at the ends of an edge: the plain case, at full speed.
 template <typename scalar_t, typename index_t>
-void sddmm_typed(const SddmmArgs& args) {
+void combine_ends(const SddmmArgs& args) {
   const auto* indices = static_cast<const index_t*>(args.csr.indices);
   const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
   const GatheredRows<scalar_t, index_t> rows{
-      static_cast<const scalar_t*>(args.x_src), args.width, indices,
+      static_cast<const scalar_t*>(args.rhs), args.width, indices,
       is_far(args.csr.num_cols, args.width * sizeof(scalar_t))};
-  const auto* x_dst = static_cast<const scalar_t*>(args.x_dst);
+  const auto* lhs = static_cast<const scalar_t*>(args.lhs);
   auto* out = static_cast<scalar_t*>(args.out);
   const int64_t out_width = args.op == EdgeOp::kDot ? args.heads : args.width;
   const auto nothing = [](const PlanItem&, int) { return 0; };
@@ -62,8 +98,58 @@ void sddmm_typed(const SddmmArgs& args) {
       rows.fetch(ahead < part.item_end ? ahead : part.item_end - 1, 0,
                  args.width * sizeof(scalar_t));
       const int64_t id = edge_id ? static_cast<int64_t>(edge_id[edge]) : edge;
-      edge_result(args.op, x_dst + part.row * args.width, rows.at(edge), args.width, args.heads,
+      edge_result(args.op, lhs + part.row * args.width, rows.at(edge), args.width, args.heads,
                   out + id * out_width);
+    }
+  });
+}
+
+// Operands anywhere, of any widths.
+template <typename scalar_t, typename index_t>
+void combine_anywhere(const SddmmArgs& args) {
+  const auto* indices = static_cast<const index_t*>(args.csr.indices);
+  const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
+  const auto* lhs = static_cast<const scalar_t*>(args.lhs);
+  const auto* rhs = static_cast<const scalar_t*>(args.rhs);
+  auto* out = static_cast<scalar_t*>(args.out);
+  const auto id_of = [&](int64_t edge) {
+    return edge_id ? static_cast<int64_t>(edge_id[edge]) : edge;
+  };
+  const auto place = [&](EdgeEnd end, int64_t row, int64_t edge) {
+    if (end == EdgeEnd::kDst) return row;
+    return end == EdgeEnd::kSrc ? static_cast<int64_t>(indices[edge]) : id_of(edge);
+  };
+  const bool far_lhs =
+      args.lhs_at == EdgeEnd::kSrc && is_far(args.csr.num_cols, args.lhs_width * sizeof(scalar_t));
+  const bool far_rhs =
+      args.rhs_at == EdgeEnd::kSrc && is_far(args.csr.num_cols, args.rhs_width * sizeof(scalar_t));
+  const bool far_edges = edge_id && is_far(args.csr.num_edges, args.width * sizeof(scalar_t));
+  const auto fetch = [&](const scalar_t* rows, EdgeEnd end, bool far, int64_t width, int64_t edge) {
+    if (!(end == EdgeEnd::kEdge ? far_edges : far)) return;
+    const char* from = reinterpret_cast<const char*>(rows + place(end, 0, edge) * width);
+    for (int64_t offset = 0; offset < width * static_cast<int64_t>(sizeof(scalar_t)); offset += 64)
+      prefetch_line(from + offset);
+  };
+  const auto nothing = [](const PlanItem&, int) { return 0; };
+
+  for_each_row_part(args.csr, args.threads, nothing, [&](int, const RowPart& part) {
+    for (int64_t edge = part.begin; edge < part.end; ++edge) {
+      const int64_t ahead =
+          edge + kPrefetchEdges < part.item_end ? edge + kPrefetchEdges : part.item_end - 1;
+      fetch(lhs, args.lhs_at, far_lhs, args.lhs_width, ahead);
+      fetch(rhs, args.rhs_at, far_rhs, args.rhs_width, ahead);
+      const scalar_t* left = lhs + place(args.lhs_at, part.row, edge) * args.lhs_width;
+      scalar_t* to = out + id_of(edge) * args.out_width;
+      if (args.op == EdgeOp::kCopy) {
+        std::memcpy(to, left, args.out_width * sizeof(scalar_t));
+        continue;
+      }
+      const scalar_t* right = rhs + place(args.rhs_at, part.row, edge) * args.rhs_width;
+      if (args.lhs_columns) {
+        broadcast_result(args, left, right, to);
+      } else {
+        edge_result(args.op, left, right, args.width, args.heads, to);
+      }
     }
   });
 }
@@ -72,8 +158,13 @@ void sddmm_typed(const SddmmArgs& args) {
 
 void sddmm(const SddmmArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { sddmm_typed<scalar_t, index_t>(args); });
+    dispatch_index(args.csr.index_type, [&]<typename index_t>() {
+      if (args.out_width == 0) {
+        combine_ends<scalar_t, index_t>(args);
+      } else {
+        combine_anywhere<scalar_t, index_t>(args);
+      }
+    });
   });
 }
 

@@ -39,7 +39,11 @@ struct Winners {
   // The place of (edge, column) in a tensor of [E, heads] in the caller's order.
   int64_t edge_head(int64_t edge, int64_t column) const {
     const int64_t id = edge_id ? static_cast<int64_t>(edge_id[edge]) : edge;
-    return id * args.heads + column / head_width;
+    const int64_t head = args.weight_columns ? args.weight_columns[column] : column / head_width;
+    return id * args.heads + head;
+  }
+  int64_t x_column(int64_t column) const {
+    return args.x_columns ? args.x_columns[column] : column;
   }
   compute_of<scalar_t> grad_at(int64_t row, int64_t column) const {
     return load_one(grad + row * args.grad_stride + column);
@@ -84,7 +88,10 @@ void scatter_winners(const SelectBackwardArgs& args) {
         const Winners<scalar_t, index_t, argument_t> winners{args, args.selections[selection]};
         winners.visit_row(row, begin, end, [&](int64_t column, int64_t edge) {
           compute_t value = winners.grad_at(row, column);
-          if (args.weight) value *= load_one(winners.weight + winners.edge_head(edge, column));
+          if (args.weight) {
+            const auto weight = load_one(winners.weight + winners.edge_head(edge, column));
+            value = args.op == EdgeOp::kDiv ? value / weight : value * weight;
+          }
           sums[winners.source(edge) * stride + column - begin] += value;
         });
       }
@@ -97,18 +104,35 @@ void scatter_winners(const SelectBackwardArgs& args) {
   });
 }
 
-// The weights of a row's edges belong to the row. grad_weight is of compute precision.
-template <typename scalar_t, typename index_t, typename argument_t>
+// What a winning message passes on to the weight.
+template <typename compute_t, class Weight>
+compute_t weight_gradient(EdgeOp op, compute_t grad, compute_t x, const Weight& weight) {
+  switch (op) {
+    case EdgeOp::kAdd:
+      return grad;
+    case EdgeOp::kSub:
+      return -grad;
+    case EdgeOp::kDiv: {
+      const compute_t divisor = weight();
+      return -grad * x / (divisor * divisor);
+    }
+    default:
+      return grad * x;
+  }
+}
+
+// The weights of a row's edges belong to the row.
+template <typename scalar_t, typename index_t, typename argument_t, typename grad_t>
 void sum_weight_gradient(const SelectBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
   const Winners<scalar_t, index_t, argument_t> winners{args, args.selections[0]};
   const auto* x = static_cast<const scalar_t*>(args.x);
-  auto* grad_weight = static_cast<compute_t*>(args.grad_weight);
+  auto* grad_weight = static_cast<grad_t*>(args.grad_weight);
   // Chunks of one long row share edges of no other row: the row's first chunk does all of them.
   parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t item, int) {
     const PlanItem& rows = args.csr.plan.items[item];
     for_each_caller_edge(args.csr, rows, [&](int64_t, int64_t edge) {
-      std::memset(grad_weight + edge * args.heads, 0, args.heads * sizeof(compute_t));
+      std::memset(grad_weight + edge * args.heads, 0, args.heads * sizeof(grad_t));
     });
   });
   parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t item, int) {
@@ -116,9 +140,16 @@ void sum_weight_gradient(const SelectBackwardArgs& args) {
     if (rows.slot >= 0 && rows.edge_begin != winners.indptr[rows.row_begin]) return;
     for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
       winners.visit_row(row, 0, args.width, [&](int64_t column, int64_t edge) {
-        grad_weight[winners.edge_head(edge, column)] +=
-            winners.grad_at(row, column) *
-            load_one(x + winners.source(edge) * args.x_stride + column);
+        const int64_t place = winners.edge_head(edge, column);
+        const compute_t value = weight_gradient(
+            args.op, winners.grad_at(row, column),
+            load_one(x + winners.source(edge) * args.x_stride + winners.x_column(column)),
+            [&] { return load_one(winners.weight + place); });
+        if constexpr (std::is_same_v<grad_t, compute_t>) {
+          grad_weight[place] += value;
+        } else {
+          store_one(grad_weight + place, value);
+        }
       });
     }
   });
@@ -133,7 +164,11 @@ void select_backward(const SelectBackwardArgs& args) {
         if (args.grad_x) {
           scatter_winners<scalar_t, index_t, argument_t>(args);
         } else {
-          sum_weight_gradient<scalar_t, index_t, argument_t>(args);
+          if (args.wide_grad_weight) {
+            sum_weight_gradient<scalar_t, index_t, argument_t, compute_of<scalar_t>>(args);
+          } else {
+            sum_weight_gradient<scalar_t, index_t, argument_t, scalar_t>(args);
+          }
         }
       };
       if (args.argument_bytes == 1) return run.template operator()<uint8_t>();

@@ -56,6 +56,9 @@ template <typename compute_t>
 inline constexpr int kLanes = kVectorBytes / sizeof(compute_t);
 
 template <typename compute_t>
+inline constexpr compute_t kMinusInfinity = -__builtin_huge_val();
+
+template <typename compute_t>
 static inline vec<compute_t> broadcast(compute_t value) {
   return vec<compute_t>{} + value;
 }
@@ -284,6 +287,32 @@ static inline vec<float> exp_nonpositive(vec<float> x) {
 static inline vec<double> exp_nonpositive(vec<double> x) {
   vec<double> result;
   for (int lane = 0; lane < kLanes<double>; ++lane) result[lane] = std::exp(x[lane]);
+  return result;
+}
+
+// The natural logarithm of x >= 1, to about one unit in the last place; NaN stays NaN.
+static inline vec<float> log_at_least_one(vec<float> x) {
+  // x = 2^exponent * m with m in [sqrt(1/2), sqrt(2)); log(m) = 2 artanh(s), whose series in
+  // s^2 <= 0.0295 has reached 2e-10 after five terms.
+  const vec_float_bits bits = (vec_float_bits)x;
+  const vec_float_bits shifted = bits - 0x3f3504f3u;
+  const vec<float> exponent = __builtin_convertvector((vec_mask<float>)shifted >> 23, vec<float>);
+  const vec<float> m = (vec<float>)((shifted & 0x007fffffu) + 0x3f3504f3u);
+  const vec<float> s = (m - 1.0f) / (m + 1.0f);
+  const vec<float> square = s * s;
+  vec<float> p = broadcast(2.0f / 9.0f);
+  p = p * square + 2.0f / 7.0f;
+  p = p * square + 2.0f / 5.0f;
+  p = p * square + 2.0f / 3.0f;
+  const vec<float> log_m = s * square * p + 2.0f * s;
+  // The first part of log(2) has 9 bits, so that its product with the exponent is exact.
+  const vec<float> result = exponent * 0.693359375f + (log_m - exponent * 2.12194440e-4f);
+  return x == x ? result : x;
+}
+
+static inline vec<double> log_at_least_one(vec<double> x) {
+  vec<double> result;
+  for (int lane = 0; lane < kLanes<double>; ++lane) result[lane] = std::log(x[lane]);
   return result;
 }
 

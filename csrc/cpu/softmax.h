@@ -103,9 +103,6 @@ struct Sum {
   }
 };
 
-template <typename compute_t>
-inline constexpr compute_t kMinusInfinity = -__builtin_huge_val();
-
 // 1 / sum, and 0 for a row without a finite score.
 template <typename compute_t>
 static inline compute_t softmax_scale(compute_t sum) {

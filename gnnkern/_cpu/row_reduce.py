@@ -12,6 +12,7 @@ from gnnkern._native import (
     address,
     fields,
     module,
+    new_statistics,
     rows_of,
     segment_fields,
 )
@@ -23,6 +24,7 @@ def _reduce(
     weight: Tensor | None,  # [E] or [E, H]
     reduce: str,
     argument: torch.dtype | None,
+    statistics: Tensor | None = None,  # [num_rows, 2, ...] of the accumulating dtype, to be filled
 ) -> tuple[Tensor, Tensor | None]:
     num_rows = csr_fields[5]
     out = x.new_empty((num_rows, *x.shape[1:]))
@@ -43,6 +45,7 @@ def _reduce(
         out.data_ptr(),
         address(positions),
         0 if positions is None else positions.element_size(),
+        address(statistics),
         torch.get_num_threads(),
     )
     return out, positions
@@ -67,3 +70,21 @@ def reduce_segments(
 ) -> tuple[Tensor, Tensor | None]:
     """The same over consecutive rows of x."""
     return _reduce(segment_fields(indptr, x.shape[0]), x, None, reduce, argument)
+
+
+def _log_sum_exp(
+    csr_fields: tuple[int, ...], x: Tensor, differentiable: bool
+) -> tuple[Tensor, Tensor]:
+    statistics = new_statistics(x, csr_fields[5] if differentiable else 0, 2)
+    wanted = statistics if differentiable else None
+    return _reduce(csr_fields, x, None, "logsumexp", None, wanted)[0], statistics
+
+
+def log_sum_exp_rows(csr: Csr, x: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
+    """The log of the sum of exponentials over the edges of row r, and its statistics if asked."""
+    return _log_sum_exp(fields(csr, x.shape[0]), x, differentiable)
+
+
+def log_sum_exp_segments(indptr: Tensor, x: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
+    """The same over consecutive rows of x."""
+    return _log_sum_exp(segment_fields(indptr, x.shape[0]), x, differentiable)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gnnkern._cpu.broadcasting import column_tables, groups, shape_of
 from gnnkern._native import (
+    EDGE_OP_CODES,
     SCALAR_CODES,
     Csr,
     accumulate_dtype,
@@ -22,12 +24,15 @@ from gnnkern._native import (
 def _select_backward(
     csr_fields: tuple[int, ...],
     grads: Sequence[Tensor],  # [num_rows, ...] each, rows contiguous and equally far apart
-    weight: Tensor | None,  # [E] or [E, H]
+    weight: Tensor | None,  # [E, ...]
     arguments: Sequence[Tensor],  # [num_rows, ...] each
     grad_x: Tensor | None,
     grad_weight: Tensor | None,
     x: Tensor | None,
     base: Tensor | None = None,
+    op: str = "mul",
+    x_columns: Tensor | None = None,
+    weight_columns: Tensor | None = None,
 ) -> None:
     x_stride = 0
     if x is not None:
@@ -45,13 +50,17 @@ def _select_backward(
         grads[0].stride(0),
         grads[0].shape[1:].numel(),
         address(weight),
-        1 if heads_of is None or heads_of.dim() == 1 else heads_of.shape[1],
+        1 if heads_of is None else heads_of.shape[1:].numel(),
         arguments[0].element_size(),
         address(grad_x),
         address(grad_weight),
         address(base),
         address(x),
         x_stride,
+        EDGE_OP_CODES[op],
+        address(x_columns),
+        address(weight_columns),
+        grad_weight is not None and grad_weight.dtype == accumulate_dtype(grads[0].dtype),
         torch.get_num_threads(),
     )
 
@@ -95,6 +104,61 @@ def select_backward_weight(
     csr_fields = fields(csr, x.shape[0])
     _select_backward(csr_fields, [grad.contiguous()], None, [argument], None, grad_weight, x)
     return grad_weight.to(weight.dtype)
+
+
+def message_select_backward_x(
+    csr: Csr, grad: Tensor, edge: Tensor, argument: Tensor, num_cols: int, op: str
+) -> Tensor:  # [num_cols, ...] as wide as grad
+    """Gradient of the columns of a message that are those of x, before any is summed."""
+    grad_x = grad.new_empty((num_cols, *grad.shape[1:]))
+    if grad.numel() == 0:
+        return grad_x.zero_()
+    if grad_x.numel():
+        weight = edge if op in ("mul", "div") else None
+        edge_columns = None
+        if groups(shape_of(edge), shape_of(grad)) is None:
+            _, edge_columns = column_tables(shape_of(grad), shape_of(edge))
+        _select_backward(
+            fields(csr, num_cols),
+            [grad.contiguous()],
+            weight,
+            [argument],
+            grad_x,
+            None,
+            None,
+            op=op,
+            weight_columns=edge_columns,
+        )
+    return grad_x
+
+
+def message_select_backward_edge(
+    csr: Csr, grad: Tensor, x: Tensor, edge: Tensor, argument: Tensor, op: str
+) -> Tensor:  # like edge
+    """Gradient of the edge operand of a max or min."""
+    shape = shape_of(grad)
+    alone = shape_of(edge) == shape
+    # An edge wins an element of its row once: what no other column shares needs no wide sum.
+    dtype = grad.dtype if alone else accumulate_dtype(grad.dtype)
+    grad_edge = torch.empty(edge.shape, dtype=dtype)
+    if grad.numel() == 0 or grad_edge.numel() == 0:
+        return grad_edge.zero_().to(edge.dtype)
+    x_columns = edge_columns = None
+    if shape_of(x) != shape or groups(shape_of(edge), shape) is None:
+        x_columns, edge_columns = column_tables(shape_of(x), shape_of(edge))
+    _select_backward(
+        fields(csr, x.shape[0]),
+        [grad.contiguous()],
+        edge if op == "div" else None,
+        [argument],
+        None,
+        grad_edge,
+        x,
+        op=op,
+        x_columns=x_columns,
+        weight_columns=edge_columns,
+    )
+    return grad_edge.to(edge.dtype)
 
 
 def segment_select_backward(

@@ -32,16 +32,21 @@ def cost(problem: Problem, direction: str) -> Cost:
     edges = Edges.of(problem.graph.graph)
     if problem.op.startswith(_ON_ROWS):
         edges = replace(edges, in_order=True, index_bytes=8)
+    if problem.op.endswith("_matmul"):
+        # A row per node, and a matrix per type.
+        edges = Edges.segments(problem.inputs["weight"].shape[0], edges.num_dst)
     return model.cost(
-        problem.op,
+        _PUBLIC.get(problem.op, problem.op),
         edges,
         width=problem.width,
         dtype=_first(problem).dtype,
         heads=problem.heads,
         reduce=problem.reduce or "sum",
-        weighted=problem.weighted,
+        weighted=problem.weighted and "x" in problem.inputs and not problem.op.endswith("_matmul"),
         backward=backward,
+        edge_rows=problem.op == "spmm_messages",
         edge_op=problem.reduce or "dot",
+        out_width=problem.width,
     )
 
 
@@ -73,6 +78,25 @@ def _gat_layer(problem: Problem, backward: bool) -> Cost:
     return attention + linear + (Cost(4 * row_bytes, 0, 2 * flops) if backward else Cost())
 
 
+def _gatv2_layer(problem: Problem, backward: bool) -> Cost:
+    """Two linear maps of square weights, then the attention over the edges with self loops."""
+    g = problem.graph.with_loops.graph
+    x = _first(problem)
+    attention = model.cost(
+        "gatv2_attention",
+        g,
+        width=problem.width,
+        dtype=x.dtype,
+        heads=problem.heads,
+        backward=("x_src", "x_dst", "att") if backward else (),
+    )
+    row_bytes = g.num_dst * problem.width * x.element_size()
+    flops = 2 * 2 * g.num_dst * problem.width**2
+    linear = Cost(3 * row_bytes, 0, flops)
+    # Two gradients and x are read, that of x is written.
+    return attention + linear + (Cost(4 * row_bytes, 0, 2 * flops) if backward else Cost())
+
+
 def _transformer_layer(problem: Problem, backward: bool) -> Cost:
     """Four linear maps of square weights, the attention, and the sum with the fourth."""
     g = problem.graph.graph
@@ -94,5 +118,8 @@ def _transformer_layer(problem: Problem, backward: bool) -> Cost:
 
 _LAYERS: dict[str, Callable[[Problem, bool], Cost]] = {
     "gat_layer": _gat_layer,
+    "gatv2_layer": _gatv2_layer,
     "transformer_layer": _transformer_layer,
 }
+
+_PUBLIC = {"spmm_messages": "spmm", "sddmm_rows": "sddmm"}

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
-from gnnkern.bench.runners import Attention, Runner, attention_runner
+from gnnkern.bench.problems_messages import message_op
+from gnnkern.bench.problems_typed import type_boundaries
+from gnnkern.bench.runners import Attention, Runner, attention_runner, index_of
 
 
 def _graph(graph: BenchGraph) -> Any:
@@ -95,11 +97,72 @@ def gat_layer(problem: Problem) -> Runner:
     return Runner(call, {"x": problem.inputs["x"]}, parameters=parameters)
 
 
+def attention_v2(graph: BenchGraph) -> Attention:
+    edges = _graph(graph)
+
+    def attend(x_src: Tensor, x_dst: Tensor, att: Tensor) -> Tensor:
+        both = dgl.ops.gsddmm(edges, "add", x_src, x_dst)  # [E, H, D]
+        score = (torch.nn.functional.leaky_relu(both, NEGATIVE_SLOPE) * att).sum(-1)  # [E, H]
+        alpha = dgl.ops.edge_softmax(edges, score)
+        out: Tensor = dgl.ops.gspmm(edges, "mul", "sum", x_src, alpha[:, :, None])
+        return out
+
+    return attend
+
+
+def gatv2_attention(problem: Problem) -> Runner:
+    return attention_runner(problem, attention_v2)
+
+
 def segment_reduce(problem: Problem) -> Runner:
     lengths, reduce = problem.graph.indptr.diff(), problem.reduce
 
     def call(x: Tensor) -> Tensor:
         out: Tensor = dgl.ops.segment_reduce(lengths, x, reducer=reduce)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def messages(problem: Problem) -> Runner:
+    graph = _graph(problem.graph)
+    op, reduce = message_op(problem), problem.reduce
+
+    def call(*inputs: Tensor) -> Tensor:
+        if op is None:
+            out: Tensor = dgl.ops.gspmm(graph, "copy_rhs", reduce, None, *inputs)
+        else:
+            out = dgl.ops.gspmm(graph, op, reduce, *inputs)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def on_edges(problem: Problem) -> Runner:
+    graph, op = _graph(problem.graph), problem.reduce
+
+    def call(x_dst: Tensor, x_src: Tensor) -> Tensor:
+        out: Tensor = dgl.ops.gsddmm(graph, op, x_src, x_dst)
+        return out if op == "add" else out.squeeze(-1)
+
+    return Runner(call, problem.inputs)
+
+
+def segment_matmul(problem: Problem) -> Runner:
+    lengths = type_boundaries(problem).diff()
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        out: Tensor = dgl.ops.segment_mm(x, weight, lengths)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def gather_matmul(problem: Problem) -> Runner:
+    types = index_of(problem)
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        out: Tensor = dgl.ops.gather_mm(x, weight, idx_b=types)
         return out
 
     return Runner(call, problem.inputs)

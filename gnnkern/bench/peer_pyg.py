@@ -7,23 +7,34 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex, utils
-from torch_geometric.nn import GATConv, SimpleConv, TransformerConv
+from torch_geometric.nn import (
+    GATConv,
+    GATv2Conv,
+    HeteroLinear,
+    SimpleConv,
+    TransformerConv,
+)
 from torch_geometric.nn.aggr import MultiAggregation
 
 from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
+from gnnkern.bench.problems_messages import message_of
 from gnnkern.bench.problems_multi import PNA
 from gnnkern.bench.runners import (
     Attention,
     Runner,
     attention_runner,
     dot_scores,
+    gatv2_scores,
     index_of,
     leaky_scores,
     module_runner,
     softmax_destinations,
     sorted_inputs,
 )
+
+# Beyond, a case would take minutes.
+_MAX_DIFFERENTIATED_TYPES = 100
 
 
 def spmm(problem: Problem) -> Runner:
@@ -81,9 +92,14 @@ def gat_attention(problem: Problem) -> Runner:
     return attention_runner(problem, attention)
 
 
-def _layer(problem: Problem, edges: Any, add_self_loops: bool = True) -> Runner:
+def _layer(
+    problem: Problem,
+    edges: Any,
+    add_self_loops: bool = True,
+    conv: type[GATConv] | type[GATv2Conv] = GATConv,
+) -> Runner:
     depth = problem.width // problem.heads
-    layer = GATConv(
+    layer = conv(
         problem.width,
         depth,
         heads=problem.heads,
@@ -155,3 +171,66 @@ def transformer_layer(problem: Problem) -> Runner:
 
 def transformer_layer_edge_index(problem: Problem) -> Runner:
     return _transformer(problem, _edges(problem.graph))
+
+
+def messages(problem: Problem) -> Runner:
+    """What its MessagePassing does around a message of one's own."""
+    dst, size, reduce = problem.graph.dst, problem.graph.num_nodes, problem.reduce
+    message = message_of(problem, problem.graph.src)
+
+    def call(*inputs: Tensor) -> Tensor:
+        out: Tensor = utils.scatter(message(*inputs), dst, dim=0, dim_size=size, reduce=reduce)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def _hetero_linear(problem: Problem, is_sorted: bool) -> Runner:
+    num_types, width, out_width = problem.inputs["weight"].shape
+    layer = HeteroLinear(width, out_width, num_types, is_sorted=is_sorted, bias=False)
+    runner = module_runner(problem, layer, index_of(problem))
+
+    def call(x: Tensor) -> Tensor:
+        if num_types > _MAX_DIFFERENTIATED_TYPES and torch.is_grad_enabled():
+            raise NotImplementedError("its gradient copies all rows once for every type")
+        return runner.call(x)
+
+    return Runner(call, runner.inputs, parameters=runner.parameters)
+
+
+def segment_matmul(problem: Problem) -> Runner:
+    return _hetero_linear(problem, is_sorted=True)
+
+
+def gather_matmul(problem: Problem) -> Runner:
+    return _hetero_linear(problem, is_sorted=False)
+
+
+def segment_logsumexp(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+    return Runner(lambda x: utils.segment_logsumexp(x, indptr, 0), problem.inputs)
+
+
+def attention_v2(graph: BenchGraph) -> Attention:
+    src, dst, size = graph.src, graph.dst, graph.num_nodes
+
+    def attend(x_src: Tensor, x_dst: Tensor, att: Tensor) -> Tensor:
+        x = x_src.index_select(0, src)  # [E, H, D]
+        alpha = utils.softmax(gatv2_scores(x, x_dst, att, dst), dst, num_nodes=size)
+        out: Tensor = utils.scatter(x * alpha[:, :, None], dst, dim=0, dim_size=size, reduce="sum")
+        return out
+
+    return attend
+
+
+def gatv2_attention(problem: Problem) -> Runner:
+    return attention_runner(problem, attention_v2)
+
+
+def gatv2_layer(problem: Problem) -> Runner:
+    return _layer(problem, problem.graph.edge_index, conv=GATv2Conv)
+
+
+def gatv2_layer_loops_ready(problem: Problem) -> Runner:
+    edges = problem.graph.with_loops.edge_index
+    return _layer(problem, edges, add_self_loops=False, conv=GATv2Conv)

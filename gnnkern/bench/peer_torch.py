@@ -10,6 +10,8 @@ from torch import Tensor
 
 from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import Problem
+from gnnkern.bench.problems_messages import message_of
+from gnnkern.bench.problems_typed import type_boundaries
 from gnnkern.bench.runners import (
     Attention,
     DotAttention,
@@ -17,6 +19,8 @@ from gnnkern.bench.runners import (
     attention_runner,
     dot_scores,
     four_reductions,
+    gatv2_layer_runner,
+    gatv2_scores,
     index_of,
     layer_runner,
     leaky_scores,
@@ -206,3 +210,121 @@ def dot_attention(problem: Problem) -> Runner:
 
 def transformer_layer(problem: Problem) -> Runner:
     return transformer_runner(problem, dots_attention)
+
+
+def messages_index_add(problem: Problem) -> Runner:
+    dst, size = problem.graph.dst, problem.graph.num_nodes
+    message = message_of(problem, problem.graph.src)
+    return Runner(lambda *inputs: _index_add(message(*inputs), dst, size), problem.inputs)
+
+
+def messages_scatter_reduce(problem: Problem) -> Runner:
+    dst, size = problem.graph.dst, problem.graph.num_nodes
+    message, reduce = message_of(problem, problem.graph.src), _REDUCE[problem.reduce]
+    return Runner(
+        lambda *inputs: _scatter_rows(message(*inputs), dst, size, reduce), problem.inputs
+    )
+
+
+def on_edges(problem: Problem) -> Runner:
+    src, dst, op = problem.graph.src, problem.graph.dst, problem.reduce
+
+    def call(x_dst: Tensor, x_src: Tensor) -> Tensor:
+        left, right = x_dst.index_select(0, dst), x_src.index_select(0, src)
+        return left + right if op == "add" else (left * right).sum(-1)
+
+    return Runner(call, problem.inputs)
+
+
+def segment_matmul_loop(problem: Problem) -> Runner:
+    sizes = type_boundaries(problem).diff().tolist()
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        parts = zip(x.split(sizes), weight.unbind(), strict=True)
+        return torch.cat([part @ matrix for part, matrix in parts])
+
+    return Runner(call, problem.inputs)
+
+
+def gather_matmul_masks(problem: Problem) -> Runner:
+    types = index_of(problem)
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        rows = [(types == r).nonzero().squeeze(1) for r in range(weight.shape[0])]
+        pairs = zip(rows, weight.unbind(), strict=True)
+        products = torch.cat([x.index_select(0, own) @ matrix for own, matrix in pairs])
+        return torch.empty_like(products).index_copy(0, torch.cat(rows), products)
+
+    return Runner(call, problem.inputs)
+
+
+def gather_matmul_sorted(problem: Problem) -> Runner:
+    types = index_of(problem)
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        order = types.argsort(stable=True)
+        sizes = torch.bincount(types, minlength=weight.shape[0]).tolist()
+        parts = zip(x.index_select(0, order).split(sizes), weight.unbind(), strict=True)
+        products = torch.cat([part @ matrix for part, matrix in parts])
+        return products.index_select(0, order.argsort())
+
+    return Runner(call, problem.inputs)
+
+
+def matmul_bmm(problem: Problem) -> Runner:
+    types = index_of(problem)
+
+    def call(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(x[:, None], weight.index_select(0, types)).squeeze(1)
+
+    return Runner(call, problem.inputs)
+
+
+def _log_sum_exp(x: Tensor, index: Tensor, size: int) -> Tensor:
+    largest = _scatter_rows(x.detach(), index, size, "amax")
+    power = (x - largest.index_select(0, index)).exp()
+    return _index_add(power, index, size).log() + largest
+
+
+def segment_logsumexp(problem: Problem) -> Runner:
+    index, size = problem.graph.sorted_dst, problem.graph.num_nodes
+    return Runner(lambda x: _log_sum_exp(x, index, size), problem.inputs)
+
+
+def scatter_logsumexp(problem: Problem) -> Runner:
+    index, size = index_of(problem), problem.graph.num_nodes
+    return Runner(lambda x: _log_sum_exp(x, index, size), problem.inputs)
+
+
+def scatter_std(problem: Problem) -> Runner:
+    index, size = index_of(problem), problem.graph.num_nodes
+
+    def call(x: Tensor) -> Tensor:
+        count = torch.bincount(index, minlength=size)[:, None]
+        mean = _index_add(x, index, size) / count.clamp(min=1)
+        square = (x - mean.index_select(0, index)).square()
+        variance = _index_add(square, index, size) / (count - 1).clamp(min=1)
+        # The root of 0 has no derivative.
+        still = variance == 0
+        return variance.masked_fill(still, 1).sqrt().masked_fill(still, 0)
+
+    return Runner(call, problem.inputs)
+
+
+def attention_v2(graph: BenchGraph) -> Attention:
+    src, dst, size = graph.src, graph.dst, graph.num_nodes
+
+    def attend(x_src: Tensor, x_dst: Tensor, att: Tensor) -> Tensor:
+        x = x_src.index_select(0, src)  # [E, H, D]
+        alpha = _softmax(gatv2_scores(x, x_dst, att, dst), dst, size)
+        return _index_add(x * alpha[:, :, None], dst, size)
+
+    return attend
+
+
+def gatv2_attention(problem: Problem) -> Runner:
+    return attention_runner(problem, attention_v2)
+
+
+def gatv2_layer(problem: Problem) -> Runner:
+    return gatv2_layer_runner(problem, attention_v2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+import torch_scatter
 from torch import Tensor
 from torch_scatter import gather_csr, scatter, scatter_softmax, segment_csr
 
 from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import Problem
+from gnnkern.bench.problems_messages import message_of
 from gnnkern.bench.runners import (
     Attention,
     DotAttention,
@@ -14,6 +17,8 @@ from gnnkern.bench.runners import (
     attention_runner,
     dot_scores,
     four_reductions,
+    gatv2_layer_runner,
+    gatv2_scores,
     index_of,
     layer_runner,
     leaky_scores,
@@ -153,3 +158,79 @@ def dot_attention(problem: Problem) -> Runner:
 
 def transformer_layer(problem: Problem) -> Runner:
     return transformer_runner(problem, dots_attention)
+
+
+def messages_csr(problem: Problem) -> Runner:
+    indptr, reduce = problem.graph.indptr, problem.reduce
+    message = message_of(problem, problem.graph.sorted_src)
+
+    def call(*inputs: Tensor) -> Tensor:
+        out: Tensor = segment_csr(message(*inputs), indptr, reduce=reduce)
+        return out
+
+    return Runner(call, sorted_inputs(problem), by_row=True)
+
+
+def messages_scatter(problem: Problem) -> Runner:
+    dst, size, reduce = problem.graph.dst, problem.graph.num_nodes, problem.reduce
+    message = message_of(problem, problem.graph.src)
+
+    def call(*inputs: Tensor) -> Tensor:
+        out: Tensor = scatter(message(*inputs), dst, dim=0, dim_size=size, reduce=reduce)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def segment_logsumexp(problem: Problem) -> Runner:
+    indptr = problem.graph.indptr
+
+    def call(x: Tensor) -> Tensor:
+        largest = segment_csr(x.detach(), indptr, reduce="max")
+        power = (x - gather_csr(largest, indptr)).exp()
+        out: Tensor = segment_csr(power, indptr, reduce="sum").log() + largest
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def scatter_logsumexp(problem: Problem) -> Runner:
+    index, size = index_of(problem), problem.graph.num_nodes
+
+    def call(x: Tensor) -> Tensor:
+        out: Tensor = torch_scatter.scatter_logsumexp(x, index, dim=0, dim_size=size)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def scatter_std(problem: Problem) -> Runner:
+    index, size = index_of(problem), problem.graph.num_nodes
+
+    def call(x: Tensor) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled():
+            raise NotImplementedError("its gradient is NaN where a deviation is 0")
+        out: Tensor = torch_scatter.scatter_std(x, index, dim=0, dim_size=size)
+        return out
+
+    return Runner(call, problem.inputs)
+
+
+def attention_v2(graph: BenchGraph) -> Attention:
+    src, dst, indptr = graph.sorted_src, graph.sorted_dst, graph.indptr
+
+    def attend(x_src: Tensor, x_dst: Tensor, att: Tensor) -> Tensor:
+        x = x_src.index_select(0, src)  # [E, H, D]
+        alpha = _softmax(gatv2_scores(x, x_dst, att, dst), indptr)
+        out: Tensor = segment_csr(x * alpha[:, :, None], indptr, reduce="sum")
+        return out
+
+    return attend
+
+
+def gatv2_attention(problem: Problem) -> Runner:
+    return attention_runner(problem, attention_v2)
+
+
+def gatv2_layer(problem: Problem) -> Runner:
+    return gatv2_layer_runner(problem, attention_v2)

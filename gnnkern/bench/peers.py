@@ -97,12 +97,19 @@ _EDGE_SOFTMAX: EdgeRows = {"": (6.6, 13.6)}
 _SEGMENT_SOFTMAX: EdgeRows = {"": (4.7, 7.7)}
 _ATTENTION: EdgeRows = {"": (2.7, 5.0)}
 _LAYER: EdgeRows = {"": (3.4, 6.0)}
+_ATTENTION_V2: EdgeRows = {"": (4.2, 7.0)}
+_LAYER_V2: EdgeRows = {"": (4.6, 8.0)}
 _DOT_ATTENTION: EdgeRows = {"": (4.0, 7.0)}
 _DOT_LAYER: EdgeRows = {"": (4.7, 8.0)}
 _REPEATED: EdgeRows = {"": (1.1, 1.3)}
+# The matrix of every row, gathered, where there are seven edges to a node.
+_GATHERED_MATRICES: EdgeRows = {"": (20.0, 60.0)}
+_STATISTICS: EdgeRows = {"": (3.7, 6.7)}
 _ROWS: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 1.6)}
 _FOUR: EdgeRows = {"": (4.0, 16.0)}
 _ROWS_TORCH: EdgeRows = {"sum": (0.4, 1.5), "max": (0.4, 6.5)}
+_ENDS: EdgeRows = {"add": (2.3, 3.3), "dot": (3.1, 4.2)}
+_ON_EDGES = ("add", "dot")
 
 PEERS: dict[str, tuple[Peer, ...]] = {
     "spmm": (
@@ -143,6 +150,18 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg loops ready", _PYG, "gat_layer_loops_ready", _LAYER),
         Peer("torch_scatter csr", _SCATTER, "gat_layer", _LAYER),
         Peer("dgl", _DGL, "gat_layer", _LAYER),
+    ),
+    "gatv2_attention": (
+        Peer("torch", "torch", "gatv2_attention", _ATTENTION_V2),
+        Peer("pyg", _PYG, "gatv2_attention", _ATTENTION_V2),
+        Peer("torch_scatter csr", _SCATTER, "gatv2_attention", _ATTENTION_V2),
+        Peer("dgl", _DGL, "gatv2_attention", _ATTENTION_V2),
+    ),
+    "gatv2_layer": (
+        Peer("torch", "torch", "gatv2_layer", _LAYER_V2),
+        Peer("pyg", _PYG, "gatv2_layer", _LAYER_V2),
+        Peer("pyg loops ready", _PYG, "gatv2_layer_loops_ready", _LAYER_V2),
+        Peer("torch_scatter csr", _SCATTER, "gatv2_layer", _LAYER_V2),
     ),
     "dot_attention": (
         Peer("torch", "torch", "dot_attention", _DOT_ATTENTION),
@@ -185,5 +204,43 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg MultiAggregation", _PYG, "multi_reduce", _FOUR),
         Peer("torch_scatter csr", _SCATTER, "multi_reduce_csr", _FOUR),
         Peer("torch_scatter scatter", _SCATTER, "multi_reduce_scatter", _FOUR),
+    ),
+    "spmm_messages": (
+        Peer("torch index_add", "torch", "messages_index_add", _MESSAGES, _SUM),
+        Peer("torch scatter_reduce", "torch", "messages_scatter_reduce", _MESSAGES_TORCH),
+        Peer("pyg scatter", _PYG, "messages", _MESSAGES_TORCH),
+        Peer("torch_scatter csr", _SCATTER, "messages_csr", _MESSAGES),
+        Peer("torch_scatter scatter", _SCATTER, "messages_scatter", _MESSAGES),
+        Peer("dgl", _DGL, "messages", _SPARSE),
+    ),
+    "sddmm_rows": (
+        Peer("torch gather", "torch", "on_edges", _ENDS, _ON_EDGES),
+        Peer("dgl", _DGL, "on_edges", NOTHING, _ON_EDGES),
+    ),
+    "segment_matmul": (
+        Peer("torch loop", "torch", "segment_matmul_loop"),
+        Peer("torch bmm of gathered matrices", "torch", "matmul_bmm", _GATHERED_MATRICES),
+        Peer("pyg HeteroLinear", _PYG, "segment_matmul"),
+        Peer("dgl", _DGL, "segment_matmul"),
+    ),
+    "gather_matmul": (
+        Peer("torch loop over sorted", "torch", "gather_matmul_sorted"),
+        Peer("torch loop over masks", "torch", "gather_matmul_masks"),
+        Peer("torch bmm of gathered matrices", "torch", "matmul_bmm", _GATHERED_MATRICES),
+        Peer("pyg HeteroLinear", _PYG, "gather_matmul"),
+        Peer("dgl", _DGL, "gather_matmul"),
+    ),
+    "segment_logsumexp": (
+        Peer("torch", "torch", "segment_logsumexp", _STATISTICS),
+        Peer("pyg", _PYG, "segment_logsumexp", _STATISTICS),
+        Peer("torch_scatter csr", _SCATTER, "segment_logsumexp", _STATISTICS),
+    ),
+    "scatter_logsumexp": (
+        Peer("torch", "torch", "scatter_logsumexp", _STATISTICS),
+        Peer("torch_scatter scatter", _SCATTER, "scatter_logsumexp", _STATISTICS),
+    ),
+    "scatter_std": (
+        Peer("torch", "torch", "scatter_std", _STATISTICS),
+        Peer("torch_scatter scatter", _SCATTER, "scatter_std", _STATISTICS),
     ),
 }

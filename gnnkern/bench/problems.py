@@ -47,7 +47,7 @@ class Problem:
     """One op, its inputs in the caller's edge order, and which gradients are asked for."""
 
     kind: str
-    op: str  # the public op, or "gat_layer"
+    op: str  # the public op, or what `ours.PUBLIC` traces back to one
     reduce: str
     graph: BenchGraph
     width: int
@@ -59,7 +59,7 @@ class Problem:
     # What is compared of each input and of "out", as a view; and the reference on those parts.
     part: Callable[[str, Tensor], Tensor]
     reference: Callable[[Mapping[str, Tensor]], Tensor]
-    index: Tensor | None = None  # [E] of scatter_reduce
+    index: Tensor | None = None  # [E] of a scatter, or the type of each row
     # Of the compared result, in float64: 1 where a gradient is compared, 0 where float32 loses it.
     well_posed: Callable[[Tensor], Tensor] | None = None
     dtype: torch.dtype = torch.float32  # of every floating input
@@ -380,6 +380,42 @@ def _dot_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
     return problem
 
 
+def _messages(kind: str, graph: BenchGraph, width: int) -> Problem:
+    from gnnkern.bench.problems_messages import messages
+
+    return messages(kind, graph, width)
+
+
+def _on_edges(kind: str, graph: BenchGraph, width: int) -> Problem:
+    from gnnkern.bench.problems_messages import on_edges
+
+    return on_edges(kind, graph, width)
+
+
+def _typed_matmul(kind: str, graph: BenchGraph, width: int) -> Problem:
+    # Imported where it is called, since it builds on this module.
+    from gnnkern.bench.problems_typed import typed_matmul
+
+    return typed_matmul(kind, graph, width)
+
+
+def _group_statistics(kind: str, graph: BenchGraph, width: int) -> Problem:
+    from gnnkern.bench.problems_groups import group_statistics
+
+    return group_statistics(kind, graph, width)
+
+
+def _gatv2_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
+    # Imported where it is called, since it builds on this module.
+    from gnnkern.bench import problems_gatv2
+
+    make = {
+        "gatv2_attention": problems_gatv2.gatv2_attention,
+        "gatv2_layer": problems_gatv2.gatv2_layer,
+    }
+    return make[kind](kind, graph, width)
+
+
 KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
     "spmm_sum": _spmm,
     "spmm_mean": _spmm,
@@ -389,6 +425,8 @@ KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
     "edge_softmax": _edge_softmax,
     "gat_attention": _gat_attention,
     "gat_layer": _gat_layer,
+    "gatv2_attention": _gatv2_attention,
+    "gatv2_layer": _gatv2_attention,
     "dot_attention": _dot_attention,
     "transformer_layer": _dot_attention,
     "segment_sum": _segment,
@@ -398,4 +436,16 @@ KINDS: dict[str, Callable[[str, BenchGraph, int], Problem]] = {
     "scatter_sum": _scatter,
     "scatter_max": _scatter,
     "multi_reduce_pna": _multi_reduce,
+    "spmm_edges": _messages,
+    "spmm_edge_rows": _messages,
+    "spmm_add_max": _messages,
+    "sddmm_add": _on_edges,
+    "sddmm_heads": _on_edges,
+    "segment_matmul_8": _typed_matmul,
+    "segment_matmul_2000": _typed_matmul,
+    "gather_matmul_8": _typed_matmul,
+    "gather_matmul_2000": _typed_matmul,
+    "segment_logsumexp": _group_statistics,
+    "scatter_logsumexp": _group_statistics,
+    "scatter_std": _group_statistics,
 }

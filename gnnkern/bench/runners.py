@@ -13,7 +13,8 @@ from torch import Tensor
 from gnnkern.bench.graphs import BenchGraph
 from gnnkern.bench.problems import NEGATIVE_SLOPE, Problem
 
-# (h [N, H, D], score_src [N, H], score_dst [N, H]) -> [N, H, D]
+# (h [N, H, D], score_src [N, H], score_dst [N, H]) -> [N, H, D], or of GATv2
+# (x_src [N, H, D], x_dst [N, H, D], att [H, D]) -> [N, H, D]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 # (query [N, H, D], key [N, H, D], value [N, H, D]) -> [N, H, D]
 DotAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -67,6 +68,37 @@ def layer_runner(problem: Problem, attention: Callable[[BenchGraph], Attention])
     def call(x: Tensor, weight: Tensor, att_src: Tensor, att_dst: Tensor, bias: Tensor) -> Tensor:
         h = F.linear(x, weight).view(len(x), problem.heads, -1)  # [N, H, D]
         return attend(h, (h * att_src).sum(-1), (h * att_dst).sum(-1)).flatten(1) + bias
+
+    return Runner(call, problem.inputs)
+
+
+def gatv2_scores(
+    x: Tensor,  # [E, H, D] the sources of edges
+    x_dst: Tensor,  # [N, H, D]
+    att: Tensor,  # [H, D]
+    dst: Tensor,  # [E]
+) -> Tensor:  # [E, H]
+    """The score of each edge, from gathers."""
+    both = x + x_dst.index_select(0, dst)
+    return (F.leaky_relu(both, NEGATIVE_SLOPE) * att).sum(-1)
+
+
+def gatv2_layer_runner(problem: Problem, attention: Callable[[BenchGraph], Attention]) -> Runner:
+    """A GATv2 layer written by hand, over edges that have their self loops already."""
+    attend = attention(problem.graph.with_loops)
+
+    def call(
+        x: Tensor,
+        weight_l: Tensor,
+        bias_l: Tensor,
+        weight_r: Tensor,
+        bias_r: Tensor,
+        att: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        x_src = F.linear(x, weight_l, bias_l).view(len(x), problem.heads, -1)  # [N, H, D]
+        x_dst = F.linear(x, weight_r, bias_r).view(len(x), problem.heads, -1)  # [N, H, D]
+        return attend(x_src, x_dst, att[0]).flatten(1) + bias
 
     return Runner(call, problem.inputs)
 

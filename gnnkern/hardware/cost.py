@@ -77,7 +77,9 @@ def cost(
             gather_matmul: whether there is a bias.
         backward: The inputs to differentiate by, by their names in the op's signature.
         out_width: Of segment_matmul and gather_matmul: the width of the result.
-        edge_rows: Of gatv2_attention and dot_attention: whether edge_x is given.
+        edge_rows: Of gatv2_attention and dot_attention: whether edge_x is given. Of spmm: whether
+            the weight has a row per edge, which is all there is where it is not `weighted`. Of
+            sddmm: whether one operand lies on the edges.
         edge_op: Of sddmm: the op on both ends.
 
     Raises:
@@ -98,13 +100,19 @@ def cost(
             dtype=dtype,
             heads=heads,
             reduces=(reduce,) if isinstance(reduce, str) else tuple(reduce),
-            weights=heads if weighted else 0,
+            weights=_weights(op, weighted, heads, width, edge_rows),
             backward=frozenset(backward),
             out_width=out_width,
             edge_rows=edge_rows,
             edge_op=edge_op,
         )
     )
+
+
+def _weights(op: str, weighted: bool, heads: int, width: int, edge_rows: bool) -> int:
+    if not weighted:
+        return 0
+    return width if op == "spmm" and edge_rows else heads
 
 
 def times(cost: Cost, machine: Machine, *, dtype: torch.dtype = torch.float32) -> Times:

@@ -25,6 +25,8 @@ def _cost(index: int, stream: int, flops: int = 0, gathers: Sequence[Gather] = (
 
 def _spmm(c: Call) -> Cost:
     e = c.edges
+    if c.edge_rows and not c.weights:
+        return _edge_sums(c)
     per_edge = c.width * (2 if c.weights else 1)
     out = e.num_dst * c.row
     total = _cost(
@@ -42,6 +44,16 @@ def _spmm(c: Call) -> Cost:
     if "weight" in c.backward:
         total += _dots(c)
     return total
+
+
+def _edge_sums(c: Call) -> Cost:
+    """Rows of the edges alone, in and, as gradients, out."""
+    e = c.edges
+    index, rows = e.boundary_bytes + e.order_bytes, e.num_edges * c.row
+    total = _cost(index, rows + e.num_dst * c.row, e.num_edges * c.width)
+    if not c.backward:
+        return total
+    return total + _cost(index, 2 * c.selects * c.argument + rows + e.num_dst * c.row)
 
 
 def _select_backward(c: Call) -> Cost:
@@ -74,8 +86,16 @@ def _sddmm(c: Call) -> Cost:
     dot = c.edge_op == "dot"
     # One number per head, or a row, per edge: the result, and its gradient.
     made = e.num_edges * c.item * (c.heads if dot else c.width)
-    both = c.from_src.table_bytes + c.from_dst.table_bytes
     flops = e.num_edges * c.width * (2 if dot else 1)
+    if c.edge_rows:
+        # One operand is a stream, the other at least the rows of one end; so are their gradients.
+        once = e.num_edges * c.row + min(c.from_src.table_bytes, c.from_dst.table_bytes) + made
+        return _cost(
+            (e.structure_bytes + e.order_bytes) * (1 + len(c.backward)),
+            once * (1 + len(c.backward)),
+            flops * (1 + len(c.backward)),
+        )
+    both = c.from_src.table_bytes + c.from_dst.table_bytes
     total = _cost(e.structure_bytes + e.order_bytes, both + made, flops, (c.from_src,))
     needs_rows = c.edge_op not in ("add", "sub")
     for name, index, order, rows, other in (

@@ -5,15 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.inputs import as_graph, sparse_values, with_self_loops
+from gnnkern.nn.attention import check_options, edges_to_attend, join_heads
+from gnnkern.nn.inputs import as_graph, sparse_values
 from gnnkern.nn.linear import glorot_, make_linear
 from gnnkern.ops.edge_softmax import edge_softmax
 from gnnkern.ops.gat_attention import gat_attention
 from gnnkern.ops.sddmm import sddmm
-from gnnkern.ops.segment_reduce import segment_reduce
 from gnnkern.ops.spmm import spmm
-
-_FILL = {"mean": "mean", "add": "sum", "sum": "sum", "max": "max", "min": "min", "mul": "mul"}
 
 
 class GATConv(nn.Module):
@@ -62,15 +60,7 @@ class GATConv(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        if heads < 1:
-            raise ValueError(f"GATConv: heads must be >= 1, got {heads}")
-        if edge_dim is not None and edge_dim < 1:
-            raise ValueError(f"GATConv: edge_dim must be None or >= 1, got {edge_dim}")
-        if isinstance(fill_value, str) and fill_value not in _FILL:
-            raise ValueError(
-                f"GATConv: fill_value must be a number, a tensor or one of {', '.join(_FILL)}, "
-                f"got {fill_value!r}"
-            )
+        check_options("GATConv", heads, edge_dim, fill_value)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.heads = heads
@@ -191,38 +181,21 @@ class GATConv(nn.Module):
 
     def _edges(self, graph: Graph, edge_attr: Tensor | None) -> tuple[Graph, Tensor | None]:
         """Return the graph to attend over and each edge's own score [E', H]."""
+        if self.lin_edge is None or self.att_edge is None:
+            edge_attr = None
+        graph, edge_attr = edges_to_attend(
+            "GATConv", graph, edge_attr, self.edge_dim, self.add_self_loops, self.fill_value
+        )
         if edge_attr is None or self.lin_edge is None or self.att_edge is None:
-            return (with_self_loops(graph) if self.add_self_loops else graph), None
-        if edge_attr.dim() == 1:
-            edge_attr = edge_attr[:, None]
-        if edge_attr.shape != (graph.num_edges, self.edge_dim):
-            raise ValueError(
-                f"GATConv: edge_attr must have shape [num_edges={graph.num_edges}, "
-                f"edge_dim={self.edge_dim}], got {list(edge_attr.shape)}"
-            )
-        if self.add_self_loops:
-            plain, edge_attr = graph.remove_self_loops(edge_attr)
-            edge_attr = torch.cat([edge_attr, self._loop_attr(plain, edge_attr)])  # [E', edge_dim]
-            graph = with_self_loops(graph)
+            return graph, None
         # Both maps at once, [edge_dim] -> [H], so that no [E, H, D] is made.
         weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
         to_score = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
         return graph, F.linear(edge_attr, to_score)
 
-    def _loop_attr(self, graph: Graph, edge_attr: Tensor) -> Tensor:  # [loops, edge_dim]
-        loops = min(graph.num_src, graph.num_dst)
-        if isinstance(self.fill_value, str):
-            if graph.edge_id is not None:
-                edge_attr = edge_attr.index_select(0, graph.edge_id)
-            return segment_reduce(edge_attr, graph.indptr, reduce=_FILL[self.fill_value])[:loops]
-        fill = torch.as_tensor(self.fill_value, dtype=edge_attr.dtype, device=edge_attr.device)
-        return fill.expand(loops, edge_attr.shape[1])
-
     def _combine(self, out: Tensor, x_root: Tensor | None) -> Tensor:
-        out = out.flatten(1) if self.concat else out.mean(dim=1)
-        if self.res is not None and x_root is not None:
-            out = out + self.res(x_root)
-        return out if self.bias is None else out + self.bias
+        residual = None if self.res is None or x_root is None else self.res(x_root)
+        return join_heads(out, self.concat, residual, self.bias)
 
     def __repr__(self) -> str:
         """Return e.g. `GATConv(16, 32, heads=2)`."""

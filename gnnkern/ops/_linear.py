@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gnnkern._native import Csr, accumulate_dtype
-from gnnkern.ops._operator import needs_gradient
+from gnnkern.ops._operator import is_tracked
+from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 
-__all__ = ["divide_by_count", "divide_rows", "dot_edges", "sum_edges", "sum_rows"]
+__all__ = ["divide_by_count", "divide_rows", "dot_edges", "sum_rows"]
 
 
 def divide_by_count(total: Tensor, indptr: Tensor) -> Tensor:
@@ -25,8 +28,67 @@ def divide_rows(total: Tensor, count: Tensor) -> Tensor:
     return (total / wide).to(total.dtype)
 
 
-class _SumRows(torch.autograd.Function):
+# -- the weighted row sum --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _RowSum(Linear):
     """The gradient of a row sum is the row sum over the reversed graph; of a weight, a dot."""
+
+    fwd: Csr
+    rev: Csr
+    backend: str
+    reduce: str
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        x, weight = tensors
+        assert x is not None
+        return sum_rows(self.fwd, self.rev, x, weight, self.backend, self.reduce)
+
+    def value(self, *tensors: Tensor | None) -> Tensor:
+        out: Tensor = torch.ops.gnnkern.spmm.default(*self.fwd, *tensors, self.reduce, self.backend)
+        return out
+
+    def gradients(
+        self, grad: Tensor, needs: Sequence[bool], *tensors: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, weight = tensors
+        if self.reduce == "mean":
+            grad = divide_by_count(grad, self.fwd.indptr)
+        grad_x = grad_weight = None
+        if needs[0]:
+            grad_x = sum_rows(self.rev, self.fwd, grad, weight, self.backend)
+        if needs[1]:
+            assert x is not None and weight is not None
+            if weight.dim() == 1:
+                grad, x = grad.flatten(1), x.flatten(1)
+            grad_weight = dot_edges(self.fwd, self.rev, grad, x, self.backend)
+        return grad_x, grad_weight
+
+    def batched(
+        self, size: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]
+    ) -> tuple[Tensor, int]:
+        """A batch widens the rows; with weights of its own, each of its elements is a head."""
+        x, weight = tensors
+        assert x is not None
+        if weight is not None and dims[1] is not None:
+            x = batch_first(x, dims[0], size)  # [num_src, B, ...]
+            weight = batch_first(weight, dims[1], size)  # [E, B] or [E, B, H]
+            rows = x.flatten(2) if weight.dim() == 2 else x.flatten(1, 2)
+            out = self(rows, weight.flatten(1))
+            return out.reshape(out.shape[0], *x.shape[1:]), 1
+        assert dims[0] is not None
+        if weight is None or weight.dim() == 1:
+            x = batch_first(x, dims[0], size)
+            out = self(x.flatten(1), weight)
+            return out.reshape(out.shape[0], *x.shape[1:]), 1
+        x = x.movedim(dims[0], -1)  # [num_src, H, D, B]
+        out = self(x.flatten(2), weight)
+        return out.reshape(out.shape[0], *x.shape[1:]), 3
+
+
+class _SumRows(torch.autograd.Function):
+    """`_RowSum` where nothing but backward derivatives is asked for."""
 
     @staticmethod
     def forward(
@@ -41,17 +103,9 @@ class _SumRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         *arrays, x, weight = ctx.saved_tensors
-        fwd, rev = Csr(*arrays[:4]), Csr(*arrays[4:])
-        if ctx.reduce == "mean":
-            grad = divide_by_count(grad, fwd.indptr)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[2]:
-            grad_x = sum_rows(rev, fwd, grad, weight, ctx.backend)
-        if ctx.needs_input_grad[3]:
-            if weight.dim() == 1:
-                grad, x = grad.flatten(1), x.flatten(1)
-            grad_weight = dot_edges(fwd, rev, grad, x, ctx.backend)
-        return None, None, grad_x, grad_weight, None, None
+        op = _RowSum(Csr(*arrays[:4]), Csr(*arrays[4:]), ctx.backend, ctx.reduce)
+        grads = op.gradients(grad, ctx.needs_input_grad[2:4], x, weight)
+        return None, None, *grads, None, None
 
 
 def sum_rows(
@@ -63,15 +117,62 @@ def sum_rows(
     reduce: str = "sum",
 ) -> Tensor:
     """Differentiable weighted sum (or mean) of the rows at the other ends of a node's edges."""
-    if needs_gradient(x, weight):
+    if is_tracked(x, weight):
+        if transforms_active():
+            return transformed(_RowSum(fwd, rev, backend, reduce), x, weight)
         out: Tensor = _SumRows.apply(fwd, rev, x, weight, backend, reduce)
         return out
     out = torch.ops.gnnkern.spmm.default(*fwd, x, weight, reduce, backend)
     return out
 
 
-class _DotEdges(torch.autograd.Function):
+# -- the dot product of an edge's ends -------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _EdgeDot(Linear):
     """The gradient of a dot product per edge is, at either end, a row sum weighted by it."""
+
+    fwd: Csr
+    rev: Csr
+    backend: str
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        x_dst, x_src = tensors
+        assert x_dst is not None and x_src is not None
+        return dot_edges(self.fwd, self.rev, x_dst, x_src, self.backend)
+
+    def value(self, *tensors: Tensor | None) -> Tensor:
+        out: Tensor = torch.ops.gnnkern.sddmm.default(*self.fwd, *tensors, "dot", self.backend)
+        return out
+
+    def gradients(
+        self, grad: Tensor, needs: Sequence[bool], *tensors: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x_dst, x_src = tensors
+        assert x_dst is not None and x_src is not None
+        grad_dst = grad_src = None
+        if needs[0]:
+            grad_dst = sum_rows(self.fwd, self.rev, x_src, grad, self.backend)
+        if needs[1]:
+            grad_src = sum_rows(self.rev, self.fwd, x_dst, grad, self.backend)
+        return grad_dst, grad_src
+
+    def batched(
+        self, size: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]
+    ) -> tuple[Tensor, int]:
+        """Every element of a batch is a head."""
+        x_dst, x_src = (
+            batch_first(x, dim, size)  # [rows, B, F] or [rows, B, H, D]
+            for x, dim in zip(tensors, dims, strict=True)
+            if x is not None
+        )
+        out = self(x_dst.flatten(1, -2), x_src.flatten(1, -2))  # [E, B] or [E, B * H]
+        return out.reshape(out.shape[0], *x_dst.shape[1:-1]), 1
+
+
+class _DotEdges(torch.autograd.Function):
+    """`_EdgeDot` where nothing but backward derivatives is asked for."""
 
     @staticmethod
     def forward(ctx: Any, fwd: Csr, rev: Csr, x_dst: Tensor, x_src: Tensor, backend: str) -> Tensor:
@@ -83,13 +184,8 @@ class _DotEdges(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         *arrays, x_dst, x_src = ctx.saved_tensors
-        fwd, rev = Csr(*arrays[:4]), Csr(*arrays[4:])
-        grad_dst = grad_src = None
-        if ctx.needs_input_grad[2]:
-            grad_dst = sum_rows(fwd, rev, x_src, grad, ctx.backend)
-        if ctx.needs_input_grad[3]:
-            grad_src = sum_rows(rev, fwd, x_dst, grad, ctx.backend)
-        return None, None, grad_dst, grad_src, None
+        op = _EdgeDot(Csr(*arrays[:4]), Csr(*arrays[4:]), ctx.backend)
+        return None, None, *op.gradients(grad, ctx.needs_input_grad[2:4], x_dst, x_src), None
 
 
 def dot_edges(
@@ -100,32 +196,10 @@ def dot_edges(
     backend: str,
 ) -> Tensor:  # [E] or [E, H]
     """Differentiable dot product, per head, of the two ends of every edge."""
-    if needs_gradient(x_dst, x_src):
+    if is_tracked(x_dst, x_src):
+        if transforms_active():
+            return transformed(_EdgeDot(fwd, rev, backend), x_dst, x_src)
         out: Tensor = _DotEdges.apply(fwd, rev, x_dst, x_src, backend)
         return out
     out = torch.ops.gnnkern.sddmm.default(*fwd, x_dst, x_src, "dot", backend)
     return out
-
-
-def sum_edges(
-    fwd: Csr,
-    rev: Csr,
-    values: Tensor,  # [E, ...] caller's order
-    num_cols: int,
-    backend: str,
-) -> Tensor:  # [num_rows, ...]
-    """Differentiable sum of an edge tensor over the edges of each row."""
-    flat = values.flatten(1)
-    if needs_gradient(values):
-        # As a weight on rows of ones, the sum inherits every derivative of the row sum.
-        ones = flat.new_ones((num_cols, flat.shape[1], 1))
-        total = sum_rows(fwd, rev, ones, flat, backend)
-    else:
-        indices = fwd.edge_id
-        if indices is None:
-            indices = torch.arange(
-                fwd.indices.shape[0], dtype=fwd.indices.dtype, device=fwd.indices.device
-            )
-        by_edge = Csr(fwd.indptr, indices, None, fwd.plan)
-        total = torch.ops.gnnkern.spmm.default(*by_edge, flat, None, "sum", backend)
-    return total.reshape(total.shape[0], *values.shape[1:])

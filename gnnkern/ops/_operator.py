@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from gnnkern.backends import ALTERNATIVES
+from gnnkern.ops._transforms import transforms_active
 
 __all__ = [
     "cast_for_autocast",
     "define",
     "draw_seed",
     "first_derivative_only",
+    "is_tracked",
     "needs_gradient",
 ]
 
@@ -30,12 +35,20 @@ def define(
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd must see a call on these tensors.
+    """Whether autograd must see a call on these tensors, of an op that is not linear.
 
-    Under forward-mode differentiation it always must: the autograd.Function then raises, where the
-    operator alone would lose the tangent.
+    Such an op has no forward mode: a tangent raises, where the kernel alone would lose it.
     """
-    if torch.autograd.forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 and any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    ):
+        raise RuntimeError(f"forward-mode derivatives are not implemented here; {ALTERNATIVES}")
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def is_tracked(*tensors: Tensor | None) -> bool:
+    """Whether autograd or a transform must see a call on these tensors, of a linear op."""
+    if transforms_active():
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 

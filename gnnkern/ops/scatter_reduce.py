@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gnnkern import _native, _sorting
 from gnnkern._cpu.row_reduce import row_reduce
-from gnnkern._native import Csr
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_option, device_of, query_of
+from gnnkern.ops._groups import check_index, check_range, rows_by_group
 from gnnkern.ops._linear import divide_rows
-from gnnkern.ops._operator import define, first_derivative_only, needs_gradient
+from gnnkern.ops._operator import define, first_derivative_only, is_tracked, needs_gradient
 from gnnkern.ops._segments import mul_gradient
+from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
 
 __all__ = ["scatter_reduce"]
@@ -30,25 +32,8 @@ def scatter_reduce_cpu(
     argument: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """A stable counting sort of the index, then the C++ row reduction."""
-    return row_reduce(_rows_by_group(index, num_segments), x, None, reduce, argument)
-
-
-def _check_range(index: Tensor, num_segments: int, bad: int | None = None) -> None:
-    if bad is None:
-        outside = ((index < 0) | (index >= num_segments)).nonzero()
-        bad = int(outside[0]) if outside.numel() else -1
-    if bad >= 0:
-        raise ValueError(
-            f"scatter_reduce: index must be in [0, num_segments={num_segments}), got "
-            f"{int(index[bad])} at position {bad}"
-        )
-
-
-def _rows_by_group(index: Tensor, num_segments: int) -> Csr:
-    dtype = torch.int32 if max(index.shape[0], num_segments) < 2**31 - 1 else torch.int64
-    bad, _, indptr, _, order = _native.sort_edges(index, None, num_segments, 0, dtype)
-    _check_range(index, num_segments, bad)
-    return Csr(indptr, order, None, _sorting.make_plan(indptr, index.shape[0]))
+    csr = rows_by_group("scatter_reduce", index, num_segments)
+    return row_reduce(csr, x, None, reduce, argument)
 
 
 IMPLEMENTATIONS = (
@@ -79,7 +64,7 @@ def _scatter_select(
     x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """The result and, for each of its elements, the row of x that won (-1: none), int64."""
-    csr = _rows_by_group(index, num_segments)
+    csr = rows_by_group("scatter_reduce", index, num_segments)
     out, argument = row_reduce(csr, x, None, reduce, torch.int32)
     assert argument is not None
     if x.shape[0] == 0 or argument.numel() == 0:
@@ -104,8 +89,45 @@ _scatter_select_op = define(
 # -- gradients -------------------------------------------------------------------------------------
 
 
-class _ScatterSum(torch.autograd.Function):
+@dataclass(frozen=True, eq=False)
+class _GroupSum(Linear):
     """The gradient of a group's sum goes to each of its rows."""
+
+    index: Tensor
+    num_segments: int
+    reduce: str
+    backend: str
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        (x,) = tensors
+        assert x is not None
+        return scatter_sum(x, self.index, self.num_segments, self.reduce, self.backend)
+
+    def value(self, *tensors: Tensor | None) -> Tensor:
+        out: Tensor = _scatter_reduce_op(
+            *tensors, self.index, self.num_segments, self.reduce, self.backend
+        )
+        return out
+
+    def gradients(
+        self, grad: Tensor, needs: Sequence[bool], *tensors: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        if self.reduce == "mean":
+            count = torch.bincount(self.index, minlength=self.num_segments).clamp(min=1)
+            grad = divide_rows(grad, count)
+        return (gather_rows(grad, self.index, self.num_segments, self.backend),)
+
+    def batched(
+        self, size: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]
+    ) -> tuple[Tensor, int]:
+        """A batch widens the rows."""
+        (x,) = tensors
+        assert x is not None
+        return self(batch_first(x, dims[0], size)), 1
+
+
+class _ScatterSum(torch.autograd.Function):
+    """`_GroupSum` where nothing but backward derivatives is asked for."""
 
     @staticmethod
     def forward(
@@ -121,15 +143,23 @@ class _ScatterSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (index,) = ctx.saved_tensors
-        if ctx.reduce == "mean":
-            count = torch.bincount(index, minlength=ctx.num_segments).clamp(min=1)
-            grad = divide_rows(grad, count)
-        # Differentiating the gather again is a scatter sum, so every derivative is there.
-        return _GatherRows.apply(grad, index, ctx.num_segments, ctx.backend), *[None] * 4
+        op = _GroupSum(index, ctx.num_segments, ctx.reduce, ctx.backend)
+        return *op.gradients(grad, ctx.needs_input_grad[:1]), *[None] * 4
+
+
+def scatter_sum(x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str) -> Tensor:
+    """Differentiable sum or mean of groups, without contract checks."""
+    if is_tracked(x):
+        if transforms_active():
+            return transformed(_GroupSum(index, num_segments, reduce, backend), x)
+        out: Tensor = _ScatterSum.apply(x, index, num_segments, reduce, backend)
+        return out
+    out = _scatter_reduce_op(x, index, num_segments, reduce, backend)
+    return out
 
 
 class _GatherRows(torch.autograd.Function):
-    """The gradient of a gather is the scatter sum."""
+    """The gradient of a gather is the scatter sum, so every derivative is there."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, num_segments: int, backend: str) -> Tensor:
@@ -141,14 +171,15 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (index,) = ctx.saved_tensors
-        return _scatter_sum(grad, index, ctx.num_segments, "sum", ctx.backend), None, None, None
+        return scatter_sum(grad, index, ctx.num_segments, "sum", ctx.backend), None, None, None
 
 
-def _scatter_sum(x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str) -> Tensor:
-    if needs_gradient(x):
-        out: Tensor = _ScatterSum.apply(x, index, num_segments, reduce, backend)
-        return out
-    out = _scatter_reduce_op(x, index, num_segments, reduce, backend)
+def gather_rows(rows: Tensor, index: Tensor, num_segments: int, backend: str) -> Tensor:
+    """Differentiable rows[index], without contract checks."""
+    if transforms_active():
+        # torch's own, which has every rule.
+        return rows.index_select(0, index)
+    out: Tensor = _GatherRows.apply(rows, index, num_segments, backend)
     return out
 
 
@@ -229,6 +260,9 @@ def scatter_reduce(
 
     Gradients: of x, by any number of derivatives for sum and mean, otherwise once.
 
+    Transforms: forward mode and torch.func (grad, vjp, jvp, vmap) for sum and
+    mean.
+
     Cost: a stable counting sort of the index (no atomics), then one gather of x. Where an index is
     used again and again, build a `Graph` or use `segment_reduce`.
 
@@ -241,33 +275,18 @@ def scatter_reduce(
     Source: scatter of torch_scatter.
     """
     check_floats("scatter_reduce", device_of("scatter_reduce", x), x=x)
-    if not isinstance(index, Tensor):
-        raise TypeError(f"scatter_reduce: index must be a tensor, got {type(index).__name__}")
-    if index.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"scatter_reduce: index must be int32 or int64, got {index.dtype}")
-    if x.dim() == 0 or tuple(index.shape) != (x.shape[0],):
-        raise ValueError(
-            f"scatter_reduce: index must have shape [E] for x of shape [E, ...], got "
-            f"{list(index.shape)} and {list(x.shape)}"
-        )
-    if index.device != x.device:
-        raise ValueError(f"scatter_reduce: index must be on {x.device}, got {index.device}")
     check_option("scatter_reduce", "reduce", reduce, REDUCES)
-    if num_segments is None:
-        num_segments = int(index.max()) + 1 if index.numel() else 0
-        num_segments = max(num_segments, 0)
-    if not isinstance(num_segments, int | torch.SymInt) or isinstance(num_segments, bool):
-        raise TypeError(f"scatter_reduce: num_segments must be an int, got {num_segments!r}")
-    if num_segments < 0:
-        raise ValueError(f"scatter_reduce: num_segments must not be negative, got {num_segments}")
-    implementation = choose("scatter_reduce", IMPLEMENTATIONS, query_of(x), backend)
+    num_segments = check_index("scatter_reduce", x, index, num_segments)
+    linear = reduce in ("sum", "mean")
+    implementation = choose("scatter_reduce", IMPLEMENTATIONS, query_of(x), backend, linear)
     name = implementation.backend
     if name == "reference":
-        if not torch.compiler.is_compiling():
-            _check_range(index, num_segments)
+        check_range("scatter_reduce", index, num_segments)
         return scatter_reduce_reference(x, index, num_segments, reduce)
-    if reduce in ("sum", "mean") or not needs_gradient(x):
-        return _scatter_sum(x, index, num_segments, reduce, name)
+    if linear:
+        return scatter_sum(x, index, num_segments, reduce, name)
+    if not needs_gradient(x):
+        return _scatter_reduce_op(x, index, num_segments, reduce, name)  # type: ignore[no-any-return]
     if reduce == "mul":
         out: Tensor = _ScatterMul.apply(x, index, num_segments, name)
     else:

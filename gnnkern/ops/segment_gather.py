@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor
 from gnnkern._cpu.segment_gather import repeat_rows
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
-from gnnkern.ops._operator import define, needs_gradient
+from gnnkern.ops._operator import define, is_tracked
+from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 from gnnkern.reference.segment_gather import segment_gather_reference
 
 __all__ = ["segment_gather"]
@@ -51,6 +54,39 @@ _segment_gather_op = define(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class _Repetition(Linear):
+    """The gradient of a repeated row is the sum over its segment."""
+
+    indptr: Tensor
+    output_size: int | None
+    backend: str
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        (x,) = tensors
+        assert x is not None
+        return gather_segments(x, self.indptr, self.output_size, self.backend)
+
+    def value(self, *tensors: Tensor | None) -> Tensor:
+        out: Tensor = _segment_gather_op(*tensors, self.indptr, self.output_size, self.backend)
+        return out
+
+    def gradients(
+        self, grad: Tensor, needs: Sequence[bool], *tensors: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        from gnnkern.ops.segment_reduce import sum_segments
+
+        return (sum_segments(grad, self.indptr, "sum", self.backend),)
+
+    def batched(
+        self, size: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]
+    ) -> tuple[Tensor, int]:
+        """A batch widens the rows."""
+        (x,) = tensors
+        assert x is not None
+        return self(batch_first(x, dims[0], size)), 1
+
+
 class _SegmentGather(torch.autograd.Function):
     """The gradient of a repeated row is the sum over its segment."""
 
@@ -74,7 +110,9 @@ def gather_segments(
     x: Tensor, indptr: Tensor, output_size: int | None, backend: str
 ) -> Tensor:  # [E, ...]
     """Differentiable repetition of rows, without contract checks."""
-    if needs_gradient(x):
+    if is_tracked(x):
+        if transforms_active():
+            return transformed(_Repetition(indptr, output_size, backend), x)
         out: Tensor = _SegmentGather.apply(x, indptr, output_size, backend)
         return out
     return _segment_gather_op(x, indptr, output_size, backend)  # type: ignore[no-any-return]
@@ -100,6 +138,8 @@ def segment_gather(
 
     Numerics: an exact copy. Gradients: of x, by any number of derivatives.
 
+    Transforms: forward mode and torch.func (grad, vjp, jvp, vmap).
+
     Cost: N rows read, E rows written.
 
     Raises:
@@ -115,7 +155,7 @@ def segment_gather(
         raise ValueError(
             f"segment_gather: x must have shape [N={indptr.shape[0] - 1}, ...], got {list(x.shape)}"
         )
-    implementation = choose("segment_gather", IMPLEMENTATIONS, query_of(x), backend)
+    implementation = choose("segment_gather", IMPLEMENTATIONS, query_of(x), backend, linear=True)
     if implementation.backend == "reference":
         return segment_gather_reference(x, indptr)
     return gather_segments(x, indptr, output_size, implementation.backend)

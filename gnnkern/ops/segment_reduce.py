@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +14,9 @@ from gnnkern._cpu.select_backward import segment_select_backward
 from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
 from gnnkern.ops._checks import check_floats, check_indptr, check_option, device_of, query_of
 from gnnkern.ops._linear import divide_by_count
-from gnnkern.ops._operator import define, first_derivative_only, needs_gradient
+from gnnkern.ops._operator import define, first_derivative_only, is_tracked, needs_gradient
 from gnnkern.ops._segments import mul_gradient
+from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 from gnnkern.ops.segment_gather import gather_segments
 from gnnkern.reference.segment_reduce import segment_reduce_reference
 
@@ -82,8 +85,43 @@ _segment_select_backward_op = define(
 # -- gradients -------------------------------------------------------------------------------------
 
 
-class _SumSegments(torch.autograd.Function):
+@dataclass(frozen=True, eq=False)
+class _SegmentSum(Linear):
     """The gradient of a segment's sum is that sum's, repeated along the segment."""
+
+    indptr: Tensor
+    reduce: str
+    backend: str
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        (x,) = tensors
+        assert x is not None
+        return sum_segments(x, self.indptr, self.reduce, self.backend)
+
+    def value(self, *tensors: Tensor | None) -> Tensor:
+        out: Tensor = _segment_reduce_op(*tensors, self.indptr, self.reduce, self.backend)
+        return out
+
+    def gradients(
+        self, grad: Tensor, needs: Sequence[bool], *tensors: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        (x,) = tensors
+        assert x is not None
+        if self.reduce == "mean":
+            grad = divide_by_count(grad, self.indptr)
+        return (gather_segments(grad, self.indptr, x.shape[0], self.backend),)
+
+    def batched(
+        self, size: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]
+    ) -> tuple[Tensor, int]:
+        """A batch widens the rows."""
+        (x,) = tensors
+        assert x is not None
+        return self(batch_first(x, dims[0], size)), 1
+
+
+class _SumSegments(torch.autograd.Function):
+    """`_SegmentSum` where nothing but backward derivatives is asked for."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, indptr: Tensor, reduce: str, backend: str) -> Tensor:
@@ -103,7 +141,9 @@ class _SumSegments(torch.autograd.Function):
 
 def sum_segments(x: Tensor, indptr: Tensor, reduce: str, backend: str) -> Tensor:
     """Differentiable sum or mean of segments, without contract checks."""
-    if needs_gradient(x):
+    if is_tracked(x):
+        if transforms_active():
+            return transformed(_SegmentSum(indptr, reduce, backend), x)
         out: Tensor = _SumSegments.apply(x, indptr, reduce, backend)
         return out
     return _segment_reduce_op(x, indptr, reduce, backend)  # type: ignore[no-any-return]
@@ -176,6 +216,9 @@ def segment_reduce(
 
     Gradients: of x, by any number of derivatives for sum and mean, otherwise once.
 
+    Transforms: forward mode and torch.func (grad, vjp, jvp, vmap) for sum and
+    mean.
+
     Cost: one stream over x and one write of the result.
 
     Raises:
@@ -190,12 +233,15 @@ def segment_reduce(
         raise ValueError("segment_reduce: x must have shape [E, ...], got []")
     indptr = check_indptr("segment_reduce", indptr, x.device, x.shape[0])
     check_option("segment_reduce", "reduce", reduce, REDUCES)
-    implementation = choose("segment_reduce", IMPLEMENTATIONS, query_of(x), backend)
+    linear = reduce in ("sum", "mean")
+    implementation = choose("segment_reduce", IMPLEMENTATIONS, query_of(x), backend, linear)
     if implementation.backend == "reference":
         return segment_reduce_reference(x, indptr, reduce)
     name = implementation.backend
-    if reduce in ("sum", "mean") or not needs_gradient(x):
+    if linear:
         return sum_segments(x, indptr, reduce, name)
+    if not needs_gradient(x):
+        return _segment_reduce_op(x, indptr, reduce, name)  # type: ignore[no-any-return]
     if reduce == "mul":
         out: Tensor = _MulSegments.apply(x, indptr, name)
     else:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnkern import _native
+from gnnkern._cpu.broadcasting import groups
 from gnnkern._cpu.row_reduce import row_reduce
 from gnnkern._cpu.select_backward import select_backward_weight, select_backward_x
 from gnnkern._native import Csr
@@ -18,12 +19,15 @@ from gnnkern.backends import (
     reference_unsupported,
 )
 from gnnkern.graph import Graph
-from gnnkern.ops._checks import check_floats, check_graph, check_option, check_rows, query_of
+from gnnkern.ops._checks import check_floats, check_graph, check_option, query_of
 from gnnkern.ops._linear import sum_rows
+from gnnkern.ops._message_ops import message_select_backward_op, message_select_op, message_sum_op
+from gnnkern.ops._messages import by_edge, edge_sum, fit, message_sum
 from gnnkern.ops._operator import (
     cast_for_autocast,
     define,
     first_derivative_only,
+    is_tracked,
     needs_gradient,
 )
 from gnnkern.reference.spmm import spmm_reference
@@ -31,6 +35,7 @@ from gnnkern.reference.spmm import spmm_reference
 __all__ = ["spmm"]
 
 REDUCES = ("sum", "mean", "max", "min")
+OPS = ("mul", "add", "sub", "div")
 
 
 def spmm_cpu(csr: Csr, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
@@ -204,29 +209,71 @@ class _SelectRows(torch.autograd.Function):
         return None, grad_x, grad_weight, None, None, None
 
 
+class _SelectMessages(torch.autograd.Function):
+    """The same where a message has two operands: each receives its derivative at the winner."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        fwd: Csr,
+        x: Tensor,
+        weight: Tensor,
+        op: str,
+        reduce: str,
+        max_degree: int,
+        backend: str,
+    ) -> Tensor:
+        out, argument = message_select_op(*fwd, x, weight, op, reduce, max_degree, backend)
+        ctx.save_for_backward(*fwd, x, weight, argument)
+        ctx.op = op
+        ctx.backend = backend
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        *arrays, x, weight, argument = ctx.saved_tensors
+        need_x, need_weight = ctx.needs_input_grad[1:3]
+        of_columns, of_weight = message_select_backward_op(
+            *arrays, x, weight, argument, grad, ctx.op, need_x, need_weight, ctx.backend
+        )
+        grads = (
+            fit(of_columns, x.shape[1:]) if need_x else None,
+            of_weight if need_weight else None,
+        )
+        grad_x, grad_weight = first_derivative_only(
+            "spmm with max or min", grads, (grad, x, weight)
+        )
+        return None, grad_x, grad_weight, None, None, None, None
+
+
 # -- public ----------------------------------------------------------------------------------------
 
 
 def spmm(
     g: Graph,
-    x: Tensor,  # [num_src, F] or [num_src, H, D]
-    weight: Tensor | None = None,  # [E] or [E, H]
+    x: Tensor | None,  # [num_src, F], [num_src, H, D] or [num_src, ...]
+    weight: Tensor | None = None,  # [E], [E, H] or [E, ...]
     *,
+    op: str = "mul",
     reduce: str = "sum",
     backend: str | None = None,
 ) -> Tensor:
-    """Reduce the messages `weight[e] * x[u]` over the edges e = (u, v) into each node v.
+    """Reduce the messages `x[u] * weight[e]` over the edges e = (u, v) into each node v.
 
     Args:
         g: The graph.
-        x: [num_src, F] or [num_src, H, D] node features.
-        weight: None, [E] one weight per edge, or [E, H] one per edge and head (x of three
-            dimensions), in the caller's edge order.
+        x: [num_src, F], [num_src, H, D] or more dimensions of node features. None: the messages are
+            the rows of `weight`.
+        weight: None: the messages are the rows of x. [E] one weight per edge; [E, H] one per edge
+            and head, beside x of three dimensions; or [E, ...] with as many dimensions as x, which
+            broadcast behind the rows, such as [E, F], [E, 1], [E, H, D], [E, H, 1] or [E, 1, D]. In
+            the caller's edge order.
+        op: "mul", "add", "sub" (x - weight) or "div" (x / weight).
         reduce: "sum", "mean" (the sum divided by the number of edges), "max" or "min".
         backend: Where to run; by default the fastest that can.
 
     Returns:
-        [num_dst, F] or [num_dst, H, D], the dtype of x. A node without edges gets 0.
+        [num_dst, ...], the dtype of the operands. A node without edges gets 0.
 
     Numerics: halves are summed in float32 and rounded once. NaN propagates through max and min;
     of equal messages the first edge in the caller's order wins and takes the whole gradient.
@@ -234,8 +281,13 @@ def spmm(
 
     Gradients: of x and weight, by any number of derivatives for sum and mean, once for max and min.
 
-    Cost: reads E rows of x and E indices, writes num_dst rows; nothing of size E x F is made. The
-    gradient of x is the same over the reversed graph (sorted at first use, then cached on `g`).
+    Transforms: forward mode and torch.func (grad, vjp, jvp, vmap) for sum and mean; vmap runs one
+    kernel for the whole batch.
+
+    Cost: reads E rows of x, the weight and E indices, writes num_dst rows; nothing of size E x F is
+    made but the gradient of a weight that has this size. The gradient of x is the same over the
+    reversed graph (sorted at first use, then cached on `g`). A weight that broadcasts neither by
+    edge nor by head, such as [E, 1, D], and an x that broadcasts are read column by column.
 
     Raises:
         TypeError: an argument is no tensor, not floating, or the dtypes differ.
@@ -245,35 +297,96 @@ def spmm(
     Source: the generalised SpMM of Wang et al., "Deep Graph Library", 2019.
     """
     check_graph("spmm", g)
-    x, weight = cast_for_autocast(x, weight)
-    check_floats("spmm", g.device, x=x, weight=weight)
-    check_rows("spmm", "x", x, "num_src", g.num_src, ("F", "H, D"))
+    check_option("spmm", "op", op, OPS)
     check_option("spmm", "reduce", reduce, REDUCES)
-    if weight is not None:
-        _check_weight(g, x, weight)
-    implementation = choose("spmm", IMPLEMENTATIONS, query_of(x), backend)
-    if implementation.backend == "reference":
-        return spmm_reference(g, x, weight, reduce)
-    fwd, name = g.csr, implementation.backend
-    if not needs_gradient(x, weight):
-        return _spmm_op(*fwd, x, weight, reduce, name)  # type: ignore[no-any-return]
-    if reduce in ("max", "min"):
-        out: Tensor = _SelectRows.apply(fwd, x, weight, reduce, g.max_degree, name)
+    x, weight = cast_for_autocast(x, weight)
+    if x is None and weight is not None:
+        check_floats("spmm", g.device, weight=weight)
+        if weight.dim() == 0 or weight.shape[0] != g.num_edges:
+            raise ValueError(
+                f"spmm: weight must have shape [E={g.num_edges}, ...], got {list(weight.shape)}"
+            )
+    else:
+        check_floats("spmm", g.device, x=x, weight=weight)
+        _check_shapes(g, x, weight)
+    linear = reduce in ("sum", "mean")
+    query = query_of(weight if x is None else x)
+    implementation = choose("spmm", IMPLEMENTATIONS, query, backend, linear)
+    name = implementation.backend
+    if name == "reference":
+        return spmm_reference(g, x, weight, reduce, op)
+    if x is None:
+        return _reduce_edges(g, weight, reduce, name)
+    if weight is not None and (op != "mul" or weight.dim() == x.dim()):
+        return _reduce_messages(g, x, weight, op, reduce, name)
+    return _reduce_rows(g, x, weight, reduce, name)
+
+
+def _reduce_rows(g: Graph, x: Tensor, weight: Tensor | None, reduce: str, name: str) -> Tensor:
+    """Rows of x, with a weight per edge or per edge and head, or without."""
+    if reduce in ("sum", "mean"):
+        if is_tracked(x, weight):
+            return sum_rows(g.csr, g.reverse_csr(), x, weight, name, reduce)
+    elif needs_gradient(x, weight):
+        out: Tensor = _SelectRows.apply(g.csr, x, weight, reduce, g.max_degree, name)
         return out
-    return sum_rows(fwd, g.reverse_csr(), x, weight, name, reduce)
+    return _spmm_op(*g.csr, x, weight, reduce, name)  # type: ignore[no-any-return]
 
 
-def _check_weight(g: Graph, x: Tensor, weight: Tensor) -> None:
-    if weight.dim() == 2 and x.dim() == 3:
+def _reduce_edges(g: Graph, values: Tensor, reduce: str, name: str) -> Tensor:
+    """Rows of an edge tensor."""
+    if reduce in ("sum", "mean"):
+        if is_tracked(values):
+            return edge_sum(g.csr, g.reverse_csr(), values, reduce, name)
+    elif needs_gradient(values):
+        csr = by_edge(g.csr)
+        out: Tensor = _SelectRows.apply(csr, values, None, reduce, g.max_degree, name)
+        return out
+    return _spmm_op(*by_edge(g.csr), values, None, reduce, name)  # type: ignore[no-any-return]
+
+
+def _reduce_messages(
+    g: Graph, x: Tensor, weight: Tensor, op: str, reduce: str, name: str
+) -> Tensor:
+    """Messages of two operands."""
+    if weight.dim() < x.dim():
+        weight = weight.reshape(*weight.shape, *[1] * (x.dim() - weight.dim()))
+    if op == "mul":
+        shape = torch.broadcast_shapes(x.shape[1:], weight.shape[1:])
+        heads = groups(tuple(weight.shape[1:]), tuple(shape)) if x.shape[1:] == shape else None
+        if heads is not None and (heads == 1 or heads < shape.numel()):
+            # A weight per edge, or per edge and head, in other words.
+            rows = x.reshape(-1, heads, shape.numel() // heads) if heads > 1 else x
+            narrow = weight.reshape(-1, heads) if heads > 1 else weight.reshape(-1)
+            out = _reduce_rows(g, rows, narrow, reduce, name)
+            return out.reshape(-1, *shape) if heads > 1 else out
+    if reduce in ("sum", "mean"):
+        if is_tracked(x, weight):
+            return message_sum(g.csr, g.reverse_csr(), x, weight, op, reduce, name)
+    elif needs_gradient(x, weight):
+        selected: Tensor = _SelectMessages.apply(g.csr, x, weight, op, reduce, g.max_degree, name)
+        return selected
+    return message_sum_op(*g.csr, x, weight, op, reduce, name)  # type: ignore[no-any-return]
+
+
+def _check_shapes(g: Graph, x: Tensor, weight: Tensor | None) -> None:
+    if x.dim() < 2 or x.shape[0] != g.num_src:
+        raise ValueError(
+            f"spmm: x must have shape [num_src={g.num_src}, F], [num_src={g.num_src}, H, D] or "
+            f"more dimensions, got {list(x.shape)}"
+        )
+    if weight is None or tuple(weight.shape) == (g.num_edges,):
+        return
+    wanted = f"[E={g.num_edges}]"
+    if x.dim() == 3:
         if tuple(weight.shape) == (g.num_edges, x.shape[1]):
             return
-        wanted = f"[E={g.num_edges}] or [E={g.num_edges}, H={x.shape[1]}]"
-    elif tuple(weight.shape) == (g.num_edges,):
-        return
-    else:
-        wanted = f"[E={g.num_edges}]"
-        if x.dim() == 3:
-            wanted += f" or [E={g.num_edges}, H={x.shape[1]}]"
-        else:
-            wanted += " beside x of two dimensions"
-    raise ValueError(f"spmm: weight must have shape {wanted}, got {list(weight.shape)}")
+        wanted += f" or [E={g.num_edges}, H={x.shape[1]}]"
+    if weight.dim() == x.dim() and weight.shape[0] == g.num_edges:
+        pairs = zip(weight.shape[1:], x.shape[1:], strict=True)
+        if all(a == b or a == 1 or b == 1 for a, b in pairs):
+            return
+    raise ValueError(
+        f"spmm: weight must have shape {wanted} or [E={g.num_edges}, ...] that broadcasts with x "
+        f"of shape {list(x.shape)}, got {list(weight.shape)}"
+    )

@@ -13,7 +13,9 @@ from gnnkern.bench.graphs import bench_graph
 from gnnkern.bench.harness import bind, check, contenders
 from gnnkern.bench.problems import KINDS, make_problem
 from gnnkern.reference.edge_softmax import edge_softmax_reference
+from gnnkern.reference.gather_matmul import gather_matmul_reference
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
+from gnnkern.reference.segment_matmul import segment_matmul_reference
 
 
 @pytest.mark.parametrize("package", ["torch_sparse", "dgl"])
@@ -53,7 +55,12 @@ def dgl_stand_in(monkeypatch):
     modules = {name: ModuleType(name) for name in ("dgl", "dgl.nn", "dgl.nn.pytorch")}
     modules["dgl"].graph = _graph
     modules["dgl"].ops = SimpleNamespace(
-        gspmm=_gspmm, gsddmm=_gsddmm, edge_softmax=_edge_softmax, segment_reduce=_segment_reduce
+        gspmm=_gspmm,
+        gsddmm=_gsddmm,
+        edge_softmax=_edge_softmax,
+        segment_reduce=_segment_reduce,
+        segment_mm=_segment_mm,
+        gather_mm=_gather_mm,
     )
     modules["dgl.nn.pytorch"].GATConv = _GATConv
     for name, module in modules.items():
@@ -71,11 +78,14 @@ def _graph(ends, *, num_nodes):
 
 
 def _gspmm(graph, op, reduce_op, lhs_data, rhs_data):
-    message = lhs_data[graph.src]
-    if op == "mul":
-        message = message * rhs_data
+    if op == "copy_rhs":
+        assert lhs_data is None
+        message = rhs_data
+    elif op == "copy_lhs":
+        assert rhs_data is None
+        message = lhs_data[graph.src]
     else:
-        assert op == "copy_lhs" and rhs_data is None
+        message = {"mul": torch.mul, "add": torch.add}[op](lhs_data[graph.src], rhs_data)
     return scatter_reduce_reference(message, graph.dst, graph.nodes, reduce_op)
 
 
@@ -92,6 +102,14 @@ def _edge_softmax(graph, logits):
 def _segment_reduce(seglen, value, reducer="sum"):
     segment = torch.repeat_interleave(torch.arange(len(seglen)), seglen)
     return scatter_reduce_reference(value, segment, len(seglen), reducer)
+
+
+def _segment_mm(a, b, seglen_a):
+    return segment_matmul_reference(a, F.pad(seglen_a.cumsum(0), (1, 0)), b)
+
+
+def _gather_mm(a, b, *, idx_b):
+    return gather_matmul_reference(a, b, idx_b)
 
 
 class _GATConv(torch.nn.Module):

@@ -136,6 +136,14 @@ def test_autocast_counts():
         assert explain("spmm", g, x.double()).call["dtype"] == torch.float64
 
 
+@pytest.mark.parametrize("op", ops.__all__)
+def test_autocast_counts_for_every_op(op):
+    given = arguments(graph())[op]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = getattr(gnnkern, op)(*given)
+        assert explain(op, *given).call["dtype"] == out.dtype
+
+
 def test_without_a_probe_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(hardware, "_measure", lambda *given: pytest.fail("measured"))
     explanation = explain("spmm", graph(), torch.randn(60, 8))
@@ -153,6 +161,32 @@ def test_sddmm_keeps_its_own_op(machine):
     given = arguments(graph())["sddmm"]
     dot, add = (explain("sddmm", *given, op=op, machine=machine).cost for op in ("dot", "add"))
     assert add.compulsory_bytes - dot.compulsory_bytes == 400 * 4 * 7
+
+
+def test_rows_on_edges(machine):
+    g = graph()
+    x, rows = torch.randn(60, 8), torch.randn(400, 8)
+    bare, row, column, alone = (
+        explain("spmm", g, *given, op="add", reduce="max", machine=machine)
+        for given in ((x,), (x, rows), (x, rows[:, :1]), (None, rows))
+    )
+    assert row.cost.compulsory_bytes - bare.cost.compulsory_bytes == 400 * 8 * 4
+    assert column.cost.compulsory_bytes - bare.cost.compulsory_bytes == 400 * 4
+    assert alone.cost.gathers == () and alone.call["width"] == 8
+    assert alone.cost.compulsory_bytes > 400 * 8 * 4
+    ends = explain("sddmm", g, rows, x, targets=("edge", "src"), machine=machine)
+    assert ends.cost.compulsory_bytes > 400 * 8 * 4
+    copied = explain("sddmm", g, None, x, op="copy_rhs", machine=machine)
+    assert copied.call["width"] == 8
+    copied = explain("sddmm", g, torch.randn(3), x, op="copy_rhs", machine=machine)
+    assert copied.call["width"] == 8
+    heads, column = torch.randn(50, 2, 3, 4), torch.randn(60, 4)
+    call = explain("sddmm", g, heads, column, machine=machine).call
+    assert (call["width"], call["heads"]) == (24, 6)
+    call = explain("sddmm", g, heads, column[:, :1], op="mul", machine=machine).call
+    assert call["width"] == 24
+    with pytest.raises(ValueError, match="sddmm: rows of shapes .* do not broadcast"):
+        explain("sddmm", g, heads, torch.randn(60, 3), op="mul")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 import gnnkern
 from gnnkern.reference.dot_attention import dot_attention_reference
 from gnnkern.reference.gat_attention import gat_attention_reference
+from gnnkern.reference.gatv2_attention import gatv2_attention_reference
 
 from .cases import Call, normal
 
@@ -60,5 +61,25 @@ def dot_call(g, heads=3, width=5, edges="", dtype=torch.float32, scale=None):
             0.0,
             None,
         )
+
+    return Call(op, reference, tuple(tensors)).to(dtype)
+
+
+def gatv2_call(g, heads=3, width=5, edge_x=False, dtype=torch.float32, slope=0.2):
+    tensors = [
+        normal(g.num_src, heads, width),
+        normal(g.num_dst, heads, width),
+        normal(heads, width) / max(width, 1) ** 0.5,
+    ]
+    if edge_x:
+        tensors.append(normal(g.num_edges, heads, width))
+
+    def op(x_src, x_dst, att, edge_x=None, *, backend):
+        return gnnkern.gatv2_attention(
+            g, x_src, x_dst, att, edge_x=edge_x, negative_slope=slope, backend=backend
+        )
+
+    def reference(x_src, x_dst, att, edge_x=None):
+        return gatv2_attention_reference(g, x_src, x_dst, att, edge_x, slope, 0.0, None)
 
     return Call(op, reference, tuple(tensors)).to(dtype)

@@ -17,12 +17,18 @@ OPS = (
     "sddmm",
     "edge_softmax",
     "gat_attention",
+    "gatv2_attention",
     "dot_attention",
     "multi_reduce",
     "segment_reduce",
     "segment_gather",
     "segment_softmax",
     "scatter_reduce",
+    "segment_matmul",
+    "gather_matmul",
+    "segment_logsumexp",
+    "scatter_logsumexp",
+    "scatter_std",
 )
 WIDTHS = (0, 1, 3, 8, 31, 32, 33, 64, 100, 129, 500)
 

@@ -6,7 +6,7 @@ from layer_pairs import awkward_edges
 from torch import nn
 
 import gnnkern
-from gnnkern.nn import GATConv, GCNConv, SAGEConv, TransformerConv
+from gnnkern.nn import GATConv, GATv2Conv, GCNConv, SAGEConv, TransformerConv
 
 N, F_IN, CLASSES = 12, 5, 3
 
@@ -24,6 +24,7 @@ MODELS = {
     "gcn": lambda: TwoLayers(GCNConv(F_IN, 8), GCNConv(8, CLASSES)),
     "sage": lambda: TwoLayers(SAGEConv(F_IN, 8), SAGEConv(8, CLASSES, aggr="max")),
     "gat": lambda: TwoLayers(GATConv(F_IN, 4, heads=2), GATConv(8, CLASSES)),
+    "gatv2": lambda: TwoLayers(GATv2Conv(F_IN, 4, heads=2), GATv2Conv(8, CLASSES)),
     "transformer": lambda: TwoLayers(
         TransformerConv(F_IN, 4, heads=2, beta=True), TransformerConv(8, CLASSES)
     ),

@@ -288,8 +288,8 @@ X_DST_HEADS, X_SRC_HEADS = torch.ones(29, 2, 4), torch.ones(13, 2, 4)
 @each_op
 @each_reject(
     bad_graphs("g"),
-    bad_floats("x_dst", X_DST, (28, 4), (13, 4), (29,), (), (29, 2, 2, 1), beside_others=True),
-    bad_floats("x_src", X_SRC, (12, 4), (29, 4), (13,), (), (13, 2, 2, 1), beside_others=True),
+    bad_floats("x_dst", X_DST, (28, 4), (13, 4), (29,), (), (29, 2, 2, 3), beside_others=True),
+    bad_floats("x_src", X_SRC, (12, 4), (29, 4), (13,), (), (13, 2, 2, 3), beside_others=True),
 )
 def test_rejects(backend, op, reject):
     arguments = {"g": graph("bipartite"), "x_dst": X_DST, "x_src": X_SRC, "op": op}

@@ -358,18 +358,21 @@ X_HEADS, WEIGHT_HEADS = torch.ones(13, 2, 4), torch.ones(90, 2)
 @spmm_backends
 @each_reject(
     bad_graphs("g"),
-    bad_floats("x", X, (12, 4), (29, 4), (13,), (), (13, 2, 2, 2), beside_others=True),
-    bad_floats("weight", WEIGHT, (89,), (), (90, 4), (90, 1, 1), beside_others=True, optional=True),
+    bad_floats(
+        "x", X, (12, 4), (29, 4), (13,), (), (12, 2, 2, 2), beside_others=True, optional=True
+    ),
+    bad_floats("weight", WEIGHT, (89,), (), (90, 3), (90, 1, 1), beside_others=True, optional=True),
     bad_choices("reduce", "median", "mul", "Sum ", ""),
+    bad_choices("op", "dot", "copy_lhs", "Mul", ""),
 )
 def test_rejects(backend, reject):
-    arguments = {"g": graph("bipartite"), "x": X, "weight": WEIGHT, "reduce": "sum"}
+    arguments = {"g": graph("bipartite"), "x": X, "weight": WEIGHT, "op": "mul", "reduce": "sum"}
     check_rejects(gnnkern.spmm, arguments, reject, backend)
 
 
 @spmm_backends
 @each_reject(
-    bad_floats("x", X_HEADS, (12, 2, 4), beside_others=True),
+    bad_floats("x", X_HEADS, (12, 2, 4), beside_others=True, optional=True),
     bad_floats("weight", WEIGHT_HEADS, (89, 2), (90, 3), (90, 1), (2, 90), beside_others=True)[5:],
 )
 def test_rejects_of_heads(backend, reject):

@@ -1,0 +1,84 @@
+"""Groups that an unsorted index names: contract checks, and the sort by group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gnnkern import _native, _sorting
+from gnnkern._native import Csr
+
+__all__ = ["check_index", "check_positions", "check_range", "order_by_group", "rows_by_group"]
+
+
+def check_positions(op: str, name: str, index: Tensor, x: Tensor, rows: str) -> None:
+    """`index` must name a group for each row of x."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(index).__name__}")
+    if index.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{op}: {name} must be int32 or int64, got {index.dtype}")
+    if x.dim() == 0 or tuple(index.shape) != (x.shape[0],):
+        raise ValueError(
+            f"{op}: {name} must have shape [{rows}] for x of shape [{rows}, ...], got "
+            f"{list(index.shape)} and {list(x.shape)}"
+        )
+    if index.device != x.device:
+        raise ValueError(f"{op}: {name} must be on {x.device}, got {index.device}")
+
+
+def check_index(op: str, x: Tensor, index: Tensor, num_segments: int | None) -> int:
+    """The number of groups; errors where index or num_segments are not what they must be."""
+    check_positions(op, "index", index, x, "E")
+    if num_segments is None:
+        num_segments = int(index.max()) + 1 if index.numel() else 0
+        num_segments = max(num_segments, 0)
+    if not isinstance(num_segments, int | torch.SymInt) or isinstance(num_segments, bool):
+        raise TypeError(f"{op}: num_segments must be an int, got {num_segments!r}")
+    if num_segments < 0:
+        raise ValueError(f"{op}: num_segments must not be negative, got {num_segments}")
+    return num_segments
+
+
+def check_range(
+    op: str,
+    index: Tensor,
+    num_groups: int,
+    bad: int | None = None,
+    names: tuple[str, str] = ("index", "num_segments"),
+) -> None:
+    """ValueError where a group is out of range, at position `bad` or, None, anywhere.
+
+    The content is not read while torch.compile traces.
+    """
+    if bad is None:
+        if torch.compiler.is_compiling():
+            return
+        outside = ((index < 0) | (index >= num_groups)).nonzero()
+        bad = int(outside[0]) if outside.numel() else -1
+    if bad >= 0:
+        raise ValueError(
+            f"{op}: {names[0]} must be in [0, {names[1]}={num_groups}), got {int(index[bad])} at "
+            f"position {bad}"
+        )
+
+
+def order_by_group(
+    op: str, index: Tensor, num_groups: int, names: tuple[str, str]
+) -> tuple[Tensor, Tensor]:
+    """(indptr [num_groups + 1], positions [E]) of a stable sort, int64; ValueError out of range."""
+    return _sort(op, index, num_groups, torch.int64, names)
+
+
+def rows_by_group(op: str, index: Tensor, num_groups: int) -> Csr:
+    """The matrix whose row i names the positions where `index` is i."""
+    dtype = torch.int32 if max(index.shape[0], num_groups) < 2**31 - 1 else torch.int64
+    indptr, order = _sort(op, index, num_groups, dtype, ("index", "num_segments"))
+    return Csr(indptr, order, None, _sorting.make_plan(indptr, index.shape[0]))
+
+
+def _sort(
+    op: str, index: Tensor, num_groups: int, dtype: torch.dtype, names: tuple[str, str]
+) -> tuple[Tensor, Tensor]:
+    bad, _, indptr, _, order = _native.sort_edges(index, None, num_groups, 0, dtype)
+    check_range(op, index, num_groups, bad, names)
+    return indptr, order
