@@ -144,12 +144,12 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   const int threads = threads_for(csr.csr, width, num_threads);
   Scratch scratch;
   args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * 2 * size,
-                                   kChunkEdges * ((weight ? heads * size : 0) + 8) + kMaxLanes * 8,
+                                   kChunkEdges * (weight ? heads * size : 0) + kMaxLanes * 8,
                                    weight ? lane_table_bytes(width) : 0, threads);
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(argument, csr.csr.num_rows * width * argument_bytes);
   py::gil_scoped_release release;
-  kernels().row_reduce(args);
+  kernels(args.csr).row_reduce(args);
 }
 
 void bind_message_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
@@ -177,7 +177,7 @@ void bind_message_reduce(const py::tuple& csr_fields, int dtype, Address x, int6
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(argument, csr.csr.num_rows * width * argument_bytes);
   py::gil_scoped_release release;
-  kernels().message_reduce(args);
+  kernels(args.csr).message_reduce(args);
 }
 
 // `selections` holds pairs of addresses: gradient, argument.
@@ -216,7 +216,7 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype,
   args.workspace = scratch.reserve(0, sums_beside ? csr.csr.num_cols * 16 * 4 : 64, 0, threads);
   prefer_huge_pages(grad_x, csr.csr.num_cols * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().select_backward(args);
+  kernels(args.csr).select_backward(args);
 }
 
 void bind_sddmm(const py::tuple& csr_fields, int dtype, Address x_dst, Address x_src, int64_t width,
@@ -234,7 +234,7 @@ void bind_sddmm(const py::tuple& csr_fields, int dtype, Address x_dst, Address x
   prefer_huge_pages(
       out, csr.csr.num_edges * (args.op == EdgeOp::kDot ? heads : width) * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().sddmm(args);
+  kernels(args.csr).sddmm(args);
 }
 
 // Operands anywhere: at the ends 0 (destination), 1 (source) or 2 (edge).
@@ -265,7 +265,7 @@ void bind_sddmm_anywhere(const py::tuple& csr_fields, int dtype, Address lhs, in
   args.out_width = out_width;
   prefer_huge_pages(out, csr.csr.num_edges * out_width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().sddmm(args);
+  kernels(args.csr).sddmm(args);
 }
 
 void bind_segment_softmax(const py::tuple& csr_fields, int dtype, int64_t heads, Address score,
@@ -279,7 +279,7 @@ void bind_segment_softmax(const py::tuple& csr_fields, int dtype, int64_t heads,
                                    threads_for(csr.csr, 4 * heads, num_threads));
   prefer_huge_pages(out, csr.csr.num_edges * heads * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().segment_softmax(args);
+  kernels(args.csr).segment_softmax(args);
 }
 
 // Room for what segment_matmul.cpp packs, for the widest vectors.
@@ -318,7 +318,7 @@ void bind_segment_matmul(const py::tuple& csr_fields, int dtype, Address x, int6
   prefer_huge_pages(out, (args.y ? csr.csr.num_rows * width : csr.csr.num_edges) * out_width *
                              size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().segment_matmul(args);
+  kernels(args.csr).segment_matmul(args);
 }
 
 void bind_scatter_std(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
@@ -337,7 +337,7 @@ void bind_scatter_std(const py::tuple& csr_fields, int dtype, Address x, int64_t
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(statistics, csr.csr.num_rows * 3 * width * size);
   py::gil_scoped_release release;
-  kernels().scatter_std(args);
+  kernels(args.csr).scatter_std(args);
 }
 
 void bind_scale_by_group(int index_code, Address group, bool by_boundaries, int64_t num_groups,
@@ -371,7 +371,7 @@ void bind_segment_gather(const py::tuple& csr_fields, int64_t row_bytes, Address
                                threads_for(csr.csr, row_bytes / 4, num_threads)};
   prefer_huge_pages(out, csr.csr.num_edges * row_bytes);
   py::gil_scoped_release release;
-  kernels().segment_gather(args);
+  kernels(args.csr).segment_gather(args);
 }
 
 void bind_gat_forward(const py::tuple& csr_fields, int dtype, Address x, int64_t heads,
@@ -395,7 +395,7 @@ void bind_gat_forward(const py::tuple& csr_fields, int dtype, Address x, int64_t
                       lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().gat_forward(args);
+  kernels(args.csr).gat_forward(args);
 }
 
 void bind_gat_backward(const py::tuple& csr_fields, int dtype, Address x, int64_t heads,
@@ -429,7 +429,7 @@ void bind_gat_backward(const py::tuple& csr_fields, int dtype, Address x, int64_
   prefer_huge_pages(grad_x, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(grad_score, csr.csr.num_edges * heads * size);
   py::gil_scoped_release release;
-  kernels().gat_backward(args);
+  kernels(args.csr).gat_backward(args);
 }
 
 void bind_gat_pack(int dtype, int64_t num_dst, int64_t heads, int64_t head_width, Address score_dst,
@@ -490,7 +490,7 @@ void bind_multi_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_
   }
   for (const Address kept : {mean, mean_rest, std}) prefer_huge_pages(kept, elements * size);
   py::gil_scoped_release release;
-  kernels().multi_reduce(args);
+  kernels(args.csr).multi_reduce(args);
 }
 
 void bind_multi_reduce_pack(int index_type_code, Address indptr, int64_t num_rows, int dtype,
@@ -529,7 +529,7 @@ void bind_multi_reduce_backward(const py::tuple& csr_fields, int dtype, Address 
                                    threads_for(csr.csr, width, num_threads));
   prefer_huge_pages(grad_x, csr.csr.num_rows * width * size);
   py::gil_scoped_release release;
-  kernels().multi_reduce_backward(args);
+  kernels(args.csr).multi_reduce_backward(args);
 }
 
 void bind_dot_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
@@ -546,11 +546,11 @@ void bind_dot_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int
   Scratch scratch;
   args.workspace = scratch.reserve(
       csr.csr.plan.header->num_slots * (2 * heads + width + kMaxLanes) * size,
-      (2 * (kChunkEdges * heads + kMaxLanes) + width + 3 * heads + kMaxLanes) * size,
+      (2 * (kChunkEdges * heads + kMaxLanes) + 2 * width + 3 * heads + 2 * kMaxLanes) * size,
       lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().dot_forward(args);
+  kernels(args.csr).dot_forward(args);
 }
 
 void bind_dot_backward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
@@ -569,7 +569,7 @@ void bind_dot_backward(const py::tuple& csr_fields, int dtype, int64_t heads, in
   Scratch scratch;
   args.workspace =
       scratch.reserve(csr.csr.plan.header->num_slots * 2 * (width + kMaxLanes) * size,
-                      (6 * (kDotBlockEdges * heads + kMaxLanes) + 4 * width + 2 * kMaxLanes) * size,
+                      (6 * (kDotBlockEdges * heads + kMaxLanes) + 5 * width + 4 * kMaxLanes) * size,
                       lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
   prefer_huge_pages(grad_key, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(grad_value, csr.csr.num_rows * width * size_of(args.dtype));
@@ -577,7 +577,7 @@ void bind_dot_backward(const py::tuple& csr_fields, int dtype, int64_t heads, in
   prefer_huge_pages(packed_dst, csr.csr.num_cols * 2 * heads * size);
   prefer_huge_pages(grad_edge_x, edge_x ? csr.csr.num_edges * width * size_of(args.dtype) : 0);
   py::gil_scoped_release release;
-  kernels().dot_backward(args);
+  kernels(args.csr).dot_backward(args);
 }
 
 void bind_dot_backward_query(const py::tuple& csr_fields, int dtype, int64_t heads,
@@ -594,7 +594,7 @@ void bind_dot_backward_query(const py::tuple& csr_fields, int dtype, int64_t hea
       lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
   prefer_huge_pages(grad_query, csr.csr.num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().dot_backward_query(args);
+  kernels(args.csr).dot_backward_query(args);
 }
 
 void bind_gatv2_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
@@ -619,13 +619,13 @@ void bind_gatv2_forward(const py::tuple& csr_fields, int dtype, int64_t heads, i
   const int64_t size = compute_size_of(args.in.dtype);
   const int64_t width = heads * head_width;
   Scratch scratch;
-  args.workspace = scratch.reserve(
-      csr.csr.plan.header->num_slots * (2 * heads + width) * size,
-      kChunkEdges * 8 + (kChunkEdges * heads + 3 * heads + width + 2 * kMaxLanes) * size,
-      lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
+  args.workspace =
+      scratch.reserve(csr.csr.plan.header->num_slots * (2 * heads + width) * size,
+                      (kChunkEdges * heads + 3 * heads + 2 * width + 4 * kMaxLanes) * size,
+                      lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.in.dtype));
   py::gil_scoped_release release;
-  kernels().gatv2_forward(args);
+  kernels(args.in.csr).gatv2_forward(args);
 }
 
 void bind_gatv2_backward(const py::tuple& csr_fields, const py::tuple& reverse_fields, int dtype,
@@ -664,7 +664,7 @@ void bind_gatv2_backward(const py::tuple& csr_fields, const py::tuple& reverse_f
   Scratch scratch;
   args.workspace = scratch.reserve(
       partial_rows * (width + kMaxLanes) * size,
-      kChunkEdges * 16 +
+      kChunkEdges * 8 +
           (4 * (kChunkEdges * heads + kMaxLanes) + 4 * (width + kMaxLanes) + 3 * heads) * size,
       lane_table_bytes(width), threads_for(csr.csr, 4 * width, num_threads));
   // Signs take at most half a byte per column, in vectors of two. What is not written takes none.
@@ -679,7 +679,7 @@ void bind_gatv2_backward(const py::tuple& csr_fields, const py::tuple& reverse_f
   prefer_huge_pages(grad_edge_x,
                     grad_edge_x ? csr.csr.num_edges * width * size_of(args.in.dtype) : 0);
   py::gil_scoped_release release;
-  kernels().gatv2_backward(args);
+  kernels(args.in.csr).gatv2_backward(args);
 }
 
 // Returns (first bad edge or -1, whether the edges were sorted by row already).

@@ -10,17 +10,18 @@
 #include "philox.h"
 #include "reduce.h"
 #include "softmax.h"
-#include "weights.h"
+#include "weighted_sum.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
 namespace {
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct DotForward {
   using compute_t = compute_of<scalar_t>;
   using V = vec<compute_t>;
   using Statistics = SoftmaxStatistics<compute_t>;
+  using Weights = StagedWeights<compute_t>;
   static constexpr int W = kLanes<compute_t>;
 
   const DotForwardArgs& args;
@@ -28,13 +29,8 @@ struct DotForward {
   int64_t head_width = args.head_width;
   int64_t width = heads * head_width;
   Columns<compute_t> columns{width};
-  const index_t* indices = static_cast<const index_t*>(args.csr.indices);
   bool far = is_far(args.csr.num_cols, width * sizeof(scalar_t));
-  GatheredRows<scalar_t, index_t> keys{static_cast<const scalar_t*>(args.key), width, indices, far};
-  GatheredRows<scalar_t, index_t> values{static_cast<const scalar_t*>(args.value), width, indices,
-                                         far};
-  EdgeRows<scalar_t, index_t> edge_rows{static_cast<const scalar_t*>(args.edge_x), width,
-                                        static_cast<const index_t*>(args.csr.edge_id)};
+  EdgeRows<scalar_t> edge_rows{static_cast<const scalar_t*>(args.edge_x), width, &args.csr, true};
 
   // What one thread needs for one item.
   struct Stage {
@@ -43,6 +39,7 @@ struct DotForward {
     compute_t* query;  // [heads, head_width]
     Statistics statistics;
     compute_t* scale;  // [heads]
+    compute_t* sums;   // of one row, vector after vector
   };
 
   Stage stage_of(int thread) const {
@@ -51,12 +48,19 @@ struct DotForward {
     const int64_t size = kChunkEdges * heads + W;
     compute_t* query = memory + 2 * size;
     compute_t* rest = query + width;
-    return {memory, memory + size, query, {rest, rest + heads}, rest + 2 * heads};
+    return {memory, memory + size, query, {rest, rest + heads}, rest + 2 * heads, rest + 3 * heads};
+  }
+
+  // The rows of a table that edges read.
+  GatheredRows<scalar_t> rows_of(const void* table, const row_t* numbers) const {
+    return {static_cast<const scalar_t*>(table), width, numbers, far};
   }
 
   // scale * <query, key> of an item's edges.
   template <class Form, bool kEdgeX>
-  void stage_dots(const PlanItem& item, const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_dots(const PlanItem& item, const row_t* numbers,
+                                   const Stage& stage) const {
+    const GatheredRows<scalar_t> keys = rows_of(args.key, numbers);
     LaneSums<compute_t, Form::kGroup> sums(stage.alpha, static_cast<compute_t>(args.scale));
     int64_t edge = item.edge_begin;
     for (int64_t row = item.row_begin; row < item.row_end; ++row) {
@@ -69,7 +73,7 @@ struct DotForward {
             edge + kPrefetchEdges < item.edge_end ? edge + kPrefetchEdges : item.edge_end - 1;
         keys.fetch(ahead, 0, width * sizeof(scalar_t));
         if constexpr (kEdgeX) {
-          edge_rows.fetch(ahead);
+          edge_rows.fetch(ahead, 0, width * sizeof(scalar_t));
           const SumOfRows<scalar_t, scalar_t> key{keys.at(edge), edge_rows.at(edge)};
           push_dots<Form>(sums, query, key, heads, head_width);
         } else {
@@ -80,9 +84,11 @@ struct DotForward {
     sums.finish();
   }
 
-  void stage_scores(const PlanItem& item, const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_scores(const PlanItem& item, const row_t* numbers,
+                                     const Stage& stage) const {
     dispatch_dots<compute_t>(heads, head_width, [&]<class Form>(const Form&) {
-      args.edge_x ? stage_dots<Form, true>(item, stage) : stage_dots<Form, false>(item, stage);
+      args.edge_x ? stage_dots<Form, true>(item, numbers, stage)
+                  : stage_dots<Form, false>(item, numbers, stage);
     });
     if (!args.edge_bias) return;
     stage_edges(args.csr, static_cast<const scalar_t*>(args.edge_bias), heads, item, stage.bias);
@@ -93,8 +99,9 @@ struct DotForward {
   }
 
   // The softmax of whole rows; of a part of a row, exp(score - largest) and its statistics.
-  void stage_attention(const PlanItem& item, const Stage& stage) const {
-    stage_scores(item, stage);
+  GNNKERN_NOINLINE void stage_attention(const PlanItem& item, const row_t* numbers,
+                                        const Stage& stage) const {
+    stage_scores(item, numbers, stage);
     if (item.slot >= 0) {
       statistics_of(item.slot).take(stage.alpha, item.edge_end - item.edge_begin, heads);
     } else {
@@ -136,33 +143,37 @@ struct DotForward {
     if (args.wide_out) store_lanes(static_cast<compute_t*>(args.wide_out) + at, value, lanes);
   }
 
-  // The weighted gather of values.
-  template <class MakeWeight>
-  void sum_values(const MakeWeight& make_weight) const {
-    using Weight = decltype(make_weight(static_cast<const compute_t*>(nullptr), 0));
-    const auto enter = [&](const PlanItem& item, int thread) {
-      const Stage stage = stage_of(thread);
-      stage_attention(item, stage);
-      const compute_t* alpha = stage.alpha;
-      return Weight(make_weight(alpha, item.edge_begin));
-    };
-    for_each_row_part(
-        args.csr, args.workspace.threads, enter, [&](const Weight& weight, const RowPart& part) {
-          if (part.begin == part.end) {
-            for (int64_t vector = 0; vector < columns.count(); ++vector) {
-              write(part.row, vector, V{});
-            }
-            return;
-          }
-          reduce_row(SumReducer<compute_t>{}, values, weight, columns, part.begin, part.end,
-                     part.begin, part.item_end, [&](int64_t vector, const auto& state, int) {
-                       if (part.slot < 0) {
-                         write(part.row, vector, state.value);
-                       } else {
-                         store(partial(part.slot) + vector * W, state.value);
-                       }
-                     });
-        });
+  // The weighted gather of values of one row, to `sums`.
+  void sum_values(const GatheredRows<scalar_t>& values, const Weights& weights, const RowPart& part,
+                  compute_t* sums) const {
+    if (!args.edge_x) {
+      return sum_edges(values, weights, columns, part.begin, part.end, part.item_end, sums);
+    }
+    const WithEdgeRows<SpreadWeight<compute_t>, EdgeRows<scalar_t>> weight{weights.spread(),
+                                                                           edge_rows};
+    reduce_row(SumReducer<compute_t>{}, values, weight, columns, part.begin, part.end, part.begin,
+               part.item_end, [&](int64_t vector, const auto& state, int) {
+                 store(sums + vector * W, state.value);
+               });
+  }
+
+  void visit_item(const PlanItem& item, const Stage& stage, const Weights& weights) const {
+    const RowNumbers numbers(args.csr, item);
+    stage_attention(item, numbers.data(), stage);
+    const GatheredRows<scalar_t> values = rows_of(args.value, numbers.data());
+    const Weights own = weights.from(stage.alpha, item.edge_begin);
+    for_each_part_of(args.csr, item, [&](const RowPart& part) {
+      compute_t* sums = part.slot < 0 ? stage.sums : partial(part.slot);
+      if (part.begin < part.end) {
+        sum_values(values, own, part, sums);
+      } else {
+        std::memset(sums, 0, columns.count() * W * sizeof(compute_t));
+      }
+      if (part.slot >= 0) return;
+      for (int64_t vector = 0; vector < columns.count(); ++vector) {
+        write(part.row, vector, load(sums + vector * W));
+      }
+    });
   }
 
   // Turns the statistics of a row's parts into what each part's sums have to be multiplied by,
@@ -188,15 +199,13 @@ struct DotForward {
     }
   }
 
-  template <class MakeWeight>
-  void fold_long_rows(const MakeWeight& make_weight) const {
+  void fold_long_rows(const Weights& weights) const {
     for_each_long_row(args.csr, args.workspace.threads,
                       [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
                         merge_parts(row, slot_begin, slot_end);
                         // The factors lie 2 * heads apart: those of every second edge, to the
                         // weight.
-                        const compute_t* factors = statistics_of(slot_begin).sum;
-                        const auto weight = make_weight(factors, 0);
+                        const auto weight = weights.from(statistics_of(slot_begin).sum, 0).spread();
                         for (int64_t vector = 0; vector < columns.count(); ++vector) {
                           V sum{};
                           for (int64_t slot = slot_begin; slot < slot_end; ++slot) {
@@ -209,32 +218,20 @@ struct DotForward {
   }
 
   void run() const {
-    auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
-        args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-    const WeightForm form = weight_form<compute_t>(args.query, width, heads);
-    if (form == WeightForm::kSpread) fill_lane_heads(table, width, heads);
-    dispatch_weight<compute_t>(form, width, heads, table, [&](const auto& make_weight) {
-      if (args.edge_x) {
-        sum_values([&](const compute_t* alpha, int64_t first_edge) {
-          const auto weight = make_weight(alpha, first_edge);
-          return WithEdgeRows<decltype(make_weight(alpha, first_edge)), decltype(edge_rows)>{
-              weight, edge_rows};
-        });
-      } else {
-        sum_values(make_weight);
-      }
-      fold_long_rows(make_weight);
+    const Workspace& work = args.workspace;
+    const Weights weights =
+        staged_weights<compute_t>(width, heads, work.stage + work.threads * work.stage_bytes);
+    parallel_tasks(args.csr.plan.header->num_items, work.threads, [&](int64_t number, int thread) {
+      visit_item(args.csr.plan.items[number], stage_of(thread), weights);
     });
+    fold_long_rows(weights);
   }
 };
 
 }  // namespace
 
 void dot_forward(const DotForwardArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { DotForward<scalar_t, index_t>{args}.run(); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { DotForward<scalar_t>{args}.run(); });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

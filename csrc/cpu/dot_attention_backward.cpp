@@ -11,15 +11,17 @@
 #include "philox.h"
 #include "reduce_rows.h"
 #include "softmax.h"
+#include "weighted_sum.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
 namespace {
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct DotBackward {
   using compute_t = compute_of<scalar_t>;
   using V = vec<compute_t>;
+  using Weights = StagedWeights<compute_t>;
   static constexpr int W = kLanes<compute_t>;
 
   const DotBackwardArgs& args;
@@ -27,18 +29,25 @@ struct DotBackward {
   int64_t head_width = args.head_width;
   int64_t width = heads * head_width;
   Columns<compute_t> columns{width};
-  const index_t* indices = static_cast<const index_t*>(args.csr.indices);
   bool far = is_far(args.csr.num_cols, width * sizeof(scalar_t));
-  GatheredRows<scalar_t, index_t> queries{static_cast<const scalar_t*>(args.query), width, indices,
-                                          far};
-  GatheredRows<scalar_t, index_t> grads{static_cast<const scalar_t*>(args.grad), width, indices,
-                                        far};
-  EdgeRows<scalar_t, index_t> edge_rows{static_cast<const scalar_t*>(args.edge_x), width,
-                                        static_cast<const index_t*>(args.csr.edge_id)};
-  // Per destination: the log-sum-exp, then <out, grad>.
-  GatheredRows<compute_t, index_t> packed_rows{static_cast<const compute_t*>(args.packed_dst),
-                                               2 * heads, indices, true};
+  EdgeRows<scalar_t> edge_rows{static_cast<const scalar_t*>(args.edge_x), width, &args.csr, true};
   HeadRows<compute_t> packed{args.packed_dst, args.csr.num_cols, 2 * heads};
+
+  // What the edges of an item read of their destinations.
+  struct Gathered {
+    const row_t* numbers;
+    GatheredRows<scalar_t> queries;
+    GatheredRows<scalar_t> grads;
+    // The log-sum-exp, then <out, grad>.
+    GatheredRows<compute_t> packed;
+  };
+
+  Gathered gathered(const row_t* numbers) const {
+    return {numbers,
+            {static_cast<const scalar_t*>(args.query), width, numbers, far},
+            {static_cast<const scalar_t*>(args.grad), width, numbers, far},
+            {static_cast<const compute_t*>(args.packed_dst), 2 * heads, numbers, true}};
+  }
 
   // Values per edge of one block, [edges, heads] each, and rows that are at work.
   struct Stage {
@@ -56,6 +65,7 @@ struct DotBackward {
     compute_t* value;  // [width]
     // Sums of a row that goes on in the next block, vector after vector: of key, then of value.
     compute_t* sums;
+    compute_t* row_sum;  // of one row, vector after vector
   };
 
   Stage stage_of(int thread) const {
@@ -65,8 +75,16 @@ struct DotBackward {
     const auto array = [&](int number) { return memory + number * size; };
     const bool drops = args.dropout.probability > 0;
     compute_t* rows = array(6);
-    return {array(0), array(drops ? 1 : 0), array(2),        array(3), array(4), array(5),
-            rows,     rows + width,         rows + 2 * width};
+    return {array(0),
+            array(drops ? 1 : 0),
+            array(2),
+            array(3),
+            array(4),
+            array(5),
+            rows,
+            rows + width,
+            rows + 2 * width,
+            rows + 2 * width + 2 * columns.count() * W};
   }
 
   // Calls visit(row, begin, end, first, last) for the parts of rows in a block; `first` and `last`
@@ -97,7 +115,8 @@ struct DotBackward {
 
   // Scores and <value, grad> of a block's edges.
   template <class Form, bool kEdgeX>
-  void stage_dots(const PlanItem& item, const PlanItem& block, const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_dots(const PlanItem& item, const PlanItem& block,
+                                   const Gathered& from, const Stage& stage) const {
     using Sums = LaneSums<compute_t, Form::kGroup>;
     Sums scores(stage.alpha, static_cast<compute_t>(args.scale));
     Sums products(stage.product, 1);
@@ -109,13 +128,13 @@ struct DotBackward {
       for (int64_t edge = begin; edge < end; ++edge) {
         const int64_t ahead =
             edge + kPrefetchEdges < item.edge_end ? edge + kPrefetchEdges : item.edge_end - 1;
-        queries.fetch(ahead, 0, width * sizeof(scalar_t));
-        grads.fetch(ahead, 0, width * sizeof(scalar_t));
-        packed_rows.fetch(ahead, 0, 2 * heads * sizeof(compute_t));
-        const PlainRow<scalar_t> query{queries.at(edge)};
-        const PlainRow<scalar_t> grad{grads.at(edge)};
+        from.queries.fetch(ahead, 0, width * sizeof(scalar_t));
+        from.grads.fetch(ahead, 0, width * sizeof(scalar_t));
+        from.packed.fetch(ahead, 0, 2 * heads * sizeof(compute_t));
+        const PlainRow<scalar_t> query{from.queries.at(edge)};
+        const PlainRow<scalar_t> grad{from.grads.at(edge)};
         if constexpr (kEdgeX) {
-          edge_rows.fetch(ahead);
+          edge_rows.fetch(ahead, 0, width * sizeof(scalar_t));
           const scalar_t* own = edge_rows.at(edge);
           push_dots<Form>(scores, query, SumOfRows<compute_t, scalar_t>{key, own}, heads,
                           head_width);
@@ -132,14 +151,15 @@ struct DotBackward {
   }
 
   // From scores and products to attention and the gradient of the scores, which is written out.
-  void stage_gradients(const PlanItem& block, const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_gradients(const PlanItem& block, const row_t* numbers,
+                                        const Stage& stage) const {
     const int64_t edges = block.edge_end - block.edge_begin;
     for (int64_t i = 0; i < edges; ++i) {
-      const int64_t from = static_cast<int64_t>(indices[block.edge_begin + i]) * 2 * heads;
+      const int64_t row = static_cast<int64_t>(numbers[block.edge_begin + i]) * 2 * heads;
       for (int64_t head = 0; head < heads; head += W) {
         const int64_t at = i * heads + head;
-        put_heads(stage.log_sum_exp + at, packed.at(from, head, heads), head, heads);
-        put_heads(stage.expected + at, packed.at(from + heads, head, heads), head, heads);
+        put_heads(stage.log_sum_exp + at, packed.at(row, head, heads), head, heads);
+        put_heads(stage.expected + at, packed.at(row + heads, head, heads), head, heads);
       }
     }
     if (args.edge_bias) {
@@ -179,38 +199,40 @@ struct DotBackward {
   }
 
   // Adds to the gradients of the rows of a block from the rows that it has gathered.
-  template <class Weight>
-  void sum_rows(const PlanItem& item, const PlanItem& block, const Weight& score_weight,
-                const Weight& kept_weight, compute_t* carried) const {
-    const auto sum_into = [&](auto rows, const Weight& weight, const RowPart& part, bool first,
-                              bool last, void* out, compute_t* sums) {
+  void sum_rows(const PlanItem& item, const PlanItem& block, const Gathered& from,
+                const Weights& score_weight, const Weights& kept_weight, const Stage& stage,
+                compute_t* carried) const {
+    const auto sum_into = [&](GatheredRows<scalar_t> rows, const Weights& weights,
+                              const RowPart& part, bool first, bool last, void* out,
+                              compute_t* sums) {
       rows.far = false;
       auto* to = static_cast<scalar_t*>(out) + part.row * width;
-      reduce_row(SumReducer<compute_t>{}, rows, weight, columns, part.begin, part.end, part.begin,
-                 part.item_end, [&](int64_t vector, const auto& state, int) {
-                   V sum = state.value;
-                   if (!first) sum += load(sums + vector * W);
-                   if (last && part.slot < 0) {
-                     store_lanes(to + columns.start(vector), sum, columns.lanes());
-                   } else {
-                     store(sums + vector * W, sum);
-                   }
-                 });
+      sum_edges(rows, weights, columns, part.begin, part.end, part.item_end, stage.row_sum);
+      for (int64_t vector = 0; vector < columns.count(); ++vector) {
+        V sum = load(stage.row_sum + vector * W);
+        if (!first) sum += load(sums + vector * W);
+        if (last && part.slot < 0) {
+          store_lanes(to + columns.start(vector), sum, columns.lanes());
+        } else {
+          store(sums + vector * W, sum);
+        }
+      }
     };
     for_each_part(item, block, [&](int64_t row, int64_t begin, int64_t end, bool first, bool last) {
       const RowPart part{row, begin, end, block.edge_end, item.slot};
-      sum_into(queries, score_weight, part, first, last, args.grad_key, carried);
-      sum_into(grads, kept_weight, part, first, last, args.grad_value,
+      sum_into(from.queries, score_weight, part, first, last, args.grad_key, carried);
+      sum_into(from.grads, kept_weight, part, first, last, args.grad_value,
                carried + columns.count() * W);
     });
     if (!args.grad_edge_x) return;
+    const auto score = score_weight.spread(), kept = kept_weight.spread();
     for (int64_t edge = block.edge_begin; edge < block.edge_end; ++edge) {
       auto* to = static_cast<scalar_t*>(args.grad_edge_x) + edge_rows.offset(edge);
       for (int64_t vector = 0; vector < columns.count(); ++vector) {
-        const V by_score = score_weight.template apply<compute_t>(
-            load_vector(queries.at(edge), vector), edge, vector);
-        const V by_value = kept_weight.template apply<compute_t>(
-            load_vector(grads.at(edge), vector), edge, vector);
+        const V by_score = score.template apply<compute_t>(
+            load_vector(from.queries.at(edge), vector), edge, vector);
+        const V by_value =
+            kept.template apply<compute_t>(load_vector(from.grads.at(edge), vector), edge, vector);
         store_lanes(to + columns.start(vector), by_score + by_value, columns.lanes());
       }
     }
@@ -230,14 +252,15 @@ struct DotBackward {
     }
   }
 
-  template <class MakeWeight>
-  void visit_item(const PlanItem& item, const Stage& stage, const MakeWeight& make_weight) const {
+  void visit_item(const PlanItem& item, const Stage& stage, const Weights& weights) const {
     for (int64_t row = item.row_begin; row < item.row_end; ++row) {
       if (item.slot >= 0 || row_begin(args.csr, row) < row_begin(args.csr, row + 1)) continue;
       std::memset(static_cast<scalar_t*>(args.grad_key) + row * width, 0, width * sizeof(scalar_t));
       std::memset(static_cast<scalar_t*>(args.grad_value) + row * width, 0,
                   width * sizeof(scalar_t));
     }
+    const RowNumbers numbers(args.csr, item);
+    const Gathered from = gathered(numbers.data());
     compute_t* carried = item.slot >= 0 ? partial(item.slot) : stage.sums;
     int64_t row = item.row_begin;
     for (int64_t begin = item.edge_begin; begin < item.edge_end; begin += kDotBlockEdges) {
@@ -245,12 +268,12 @@ struct DotBackward {
           begin + kDotBlockEdges < item.edge_end ? begin + kDotBlockEdges : item.edge_end;
       const PlanItem block{row, item.row_end, begin, end, item.slot};
       dispatch_dots<compute_t>(heads, head_width, [&]<class Form>(const Form&) {
-        args.edge_x ? stage_dots<Form, true>(item, block, stage)
-                    : stage_dots<Form, false>(item, block, stage);
+        args.edge_x ? stage_dots<Form, true>(item, block, from, stage)
+                    : stage_dots<Form, false>(item, block, from, stage);
       });
-      stage_gradients(block, stage);
-      const compute_t *score = stage.product, *kept = stage.kept;
-      sum_rows(item, block, make_weight(score, begin), make_weight(kept, begin), carried);
+      stage_gradients(block, from.numbers, stage);
+      sum_rows(item, block, from, weights.from(stage.product, begin),
+               weights.from(stage.kept, begin), stage, carried);
       row = row_behind(item, block);
     }
   }
@@ -276,15 +299,11 @@ struct DotBackward {
   void run() const {
     const Csr& csr = args.csr;
     pack_destinations();
-    auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
-        args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-    const WeightForm form = weight_form<compute_t>(args.query, width, heads);
-    if (form == WeightForm::kSpread) fill_lane_heads(table, width, heads);
-    dispatch_weight<compute_t>(form, width, heads, table, [&](const auto& make_weight) {
-      parallel_tasks(csr.plan.header->num_items, args.workspace.threads,
-                     [&](int64_t number, int thread) {
-                       visit_item(csr.plan.items[number], stage_of(thread), make_weight);
-                     });
+    const Workspace& work = args.workspace;
+    const Weights weights =
+        staged_weights<compute_t>(width, heads, work.stage + work.threads * work.stage_bytes);
+    parallel_tasks(csr.plan.header->num_items, work.threads, [&](int64_t number, int thread) {
+      visit_item(csr.plan.items[number], stage_of(thread), weights);
     });
     for_each_long_row(csr, args.workspace.threads,
                       [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
@@ -301,7 +320,7 @@ struct DotBackward {
 };
 
 // grad_query[v] = scale * the sum of grad_score[e] * (key[u] + edge_x[e]).
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void sum_query(const DotQueryArgs& args) {
   using compute_t = compute_of<scalar_t>;
   const int64_t width = args.heads * args.head_width;
@@ -322,40 +341,28 @@ void sum_query(const DotQueryArgs& args) {
       store(staged + i, load(staged + i) * scale);
     }
   };
-  const EdgeRows<scalar_t, index_t> edge_rows{static_cast<const scalar_t*>(args.edge_x), width,
-                                              static_cast<const index_t*>(args.csr.edge_id)};
-  auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
-      args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-  const WeightForm form = weight_form<compute_t>(args.grad_score, width, args.heads);
-  if (form == WeightForm::kSpread) fill_lane_heads(table, width, args.heads);
-  dispatch_weight<compute_t>(form, width, args.heads, table, [&](const auto& make_weight) {
-    const SumReducer<compute_t> reducer;
-    if (!args.edge_x) {
-      return reduce_rows<scalar_t, index_t>(sum, reducer, stage, make_weight);
-    }
-    reduce_rows<scalar_t, index_t>(
-        sum, reducer, stage, [&](const compute_t* staged, int64_t first_edge) {
-          const auto weight = make_weight(staged, first_edge);
-          return WithEdgeRows<decltype(make_weight(staged, first_edge)), decltype(edge_rows)>{
-              weight, edge_rows};
-        });
-  });
+  const EdgeRows<scalar_t> edge_rows{static_cast<const scalar_t*>(args.edge_x), width, &args.csr,
+                                     false};
+  sum.weight = args.grad_score;
+  if (!args.edge_x) return weighted_sum<scalar_t>(sum, StageWeights::by<compute_t>(stage));
+  const Workspace& work = args.workspace;
+  const auto weights =
+      staged_weights<compute_t>(width, args.heads, work.stage + work.threads * work.stage_bytes);
+  reduce_rows<scalar_t>(sum, SumReducer<compute_t>{}, stage,
+                        [&](const compute_t* staged, int64_t first_edge) {
+                          return WithEdgeRows<SpreadWeight<compute_t>, EdgeRows<scalar_t>>{
+                              weights.from(staged, first_edge).spread(), edge_rows};
+                        });
 }
 
 }  // namespace
 
 void dot_backward(const DotBackwardArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { DotBackward<scalar_t, index_t>{args}.run(); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { DotBackward<scalar_t>{args}.run(); });
 }
 
 void dot_backward_query(const DotQueryArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { sum_query<scalar_t, index_t>(args); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { sum_query<scalar_t>(args); });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

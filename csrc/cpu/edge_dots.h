@@ -26,28 +26,10 @@ struct SumOfRows {
   }
 };
 
-// One row per edge, in the caller's order.
-template <typename scalar_t, typename index_t>
-struct EdgeRows {
-  const scalar_t* x;
-  int64_t width;
-  // Null: the caller's order is that of the matrix.
-  const index_t* edge_id;
-
-  int64_t offset(int64_t edge) const {
-    return (edge_id ? static_cast<int64_t>(edge_id[edge]) : edge) * width;
-  }
-  const scalar_t* at(int64_t edge) const { return x + offset(edge); }
-  void fetch(int64_t edge) const {
-    const char* from = reinterpret_cast<const char*>(at(edge));
-    const int64_t bytes = width * static_cast<int64_t>(sizeof(scalar_t));
-    for (int64_t offset = 0; offset < bytes; offset += 64) prefetch_line(from + offset);
-  }
-};
-
 // A weight policy (rows.h) of messages to which the edge's own row is added.
 template <class Weight, class Rows>
 struct WithEdgeRows {
+  static constexpr int kMostTile = 4;
   Weight weight;
   Rows rows;
   template <typename compute_t>

@@ -7,8 +7,8 @@
 #include "dots.h"
 #include "head_rows.h"
 #include "philox.h"
-#include "reduce_rows.h"
 #include "softmax.h"
+#include "weighted_sum.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
@@ -21,7 +21,7 @@ vec<compute_t> leaky_relu(vec<compute_t> value, compute_t slope) {
 
 // -- forward -----------------------------------------------------------------------------------
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct GatForward {
   using compute_t = compute_of<scalar_t>;
   using Statistics = SoftmaxStatistics<compute_t>;
@@ -34,9 +34,9 @@ struct GatForward {
   HeadRows<scalar_t> edge_score{args.edge_score, args.csr.num_edges, heads};
 
   // The activated scores of an item's edges.
-  void stage_scores(const PlanItem& item, compute_t* stage) const {
-    const auto* indices = static_cast<const index_t*>(args.csr.indices);
-    const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
+  GNNKERN_NOINLINE void stage_scores(const PlanItem& item, compute_t* stage) const {
+    const RowNumbers numbers(args.csr, item);
+    const row_t* sources = numbers.data();
     const auto slope = static_cast<compute_t>(args.negative_slope);
     int64_t edge = item.edge_begin;
     for (int64_t row = item.row_begin; row < item.row_end; ++row) {
@@ -46,10 +46,9 @@ struct GatForward {
         const vec<compute_t> own = score_dst.at(row * heads, head, heads);
         for (int64_t e = edge; e < end; ++e) {
           vec<compute_t> score =
-              own + score_src.at(static_cast<int64_t>(indices[e]) * heads, head, heads);
+              own + score_src.at(static_cast<int64_t>(sources[e]) * heads, head, heads);
           if (args.edge_score) {
-            const int64_t id = edge_id ? static_cast<int64_t>(edge_id[e]) : e;
-            score += edge_score.at(id * heads, head, heads);
+            score += edge_score.at(caller_edge(args.csr, e) * heads, head, heads);
           }
           score = leaky_relu<compute_t>(score, slope);
           put_heads(stage + (e - item.edge_begin) * heads + head, score, head, heads);
@@ -105,7 +104,7 @@ struct GatForward {
                       });
   }
 
-  void stage_attention(const PlanItem& item, int thread, compute_t* alpha) const {
+  GNNKERN_NOINLINE void stage_attention(const PlanItem& item, int thread, compute_t* alpha) const {
     stage_scores(item, alpha);
     auto* scale = reinterpret_cast<compute_t*>(statistics_memory(thread)) + 2 * heads;
     if (item.slot >= 0) {
@@ -144,18 +143,12 @@ struct GatForward {
     sum.wide_out = args.wide_out;
     sum.workspace = args.workspace;
     sum.workspace.partial += args.csr.plan.header->num_slots * 2 * heads * sizeof(compute_t);
-    auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
-        args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-    const WeightForm form = weight_form<compute_t>(args.score_src, sum.width, heads);
-    if (form == WeightForm::kSpread) fill_lane_heads(table, sum.width, heads);
-    dispatch_weight<compute_t>(form, sum.width, heads, table, [&](const auto& make_weight) {
-      reduce_rows<scalar_t, index_t>(
-          sum, SumReducer<compute_t>{},
-          [&](const PlanItem& item, int thread, compute_t* staged) {
-            stage_attention(item, thread, staged);
-          },
-          make_weight);
-    });
+    // There are weights, which this stage makes.
+    sum.weight = args.score_src;
+    const auto stage = [&](const PlanItem& item, int thread, compute_t* staged) {
+      stage_attention(item, thread, staged);
+    };
+    weighted_sum<scalar_t>(sum, StageWeights::by<compute_t>(stage));
   }
 };
 
@@ -175,7 +168,7 @@ struct EdgeStage {
   compute_t* slope;
 };
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct GatBackward {
   using compute_t = compute_of<scalar_t>;
   using V = vec<compute_t>;
@@ -185,8 +178,6 @@ struct GatBackward {
   int64_t heads = args.heads;
   int64_t head_width = args.head_width;
   int64_t width = heads * head_width;
-  const index_t* indices = static_cast<const index_t*>(args.csr.indices);
-  const index_t* edge_id = static_cast<const index_t*>(args.csr.edge_id);
   HeadRows<scalar_t> score_src{args.score_src, args.csr.num_rows, heads};
   HeadRows<compute_t> packed{args.packed_dst, args.csr.num_cols, 3 * heads};
   HeadRows<scalar_t> edge_score{args.edge_score, args.csr.num_edges, heads};
@@ -202,7 +193,8 @@ struct GatBackward {
   }
 
   // alpha = exp(score - log_sum_exp), recomputed from what the forward saved per row.
-  void stage_attention(const PlanItem& item, const EdgeStage<compute_t>& stage) const {
+  GNNKERN_NOINLINE void stage_attention(const PlanItem& item, const row_t* numbers,
+                                        const EdgeStage<compute_t>& stage) const {
     const auto slope = static_cast<compute_t>(args.negative_slope);
     int64_t edge = item.edge_begin;
     for (int64_t row = item.row_begin; row < item.row_end; ++row) {
@@ -211,11 +203,10 @@ struct GatBackward {
       for (int64_t head = 0; head < heads; head += W) {
         const V own = score_src.at(row * heads, head, heads);
         for (int64_t e = edge; e < end; ++e) {
-          const int64_t offset = static_cast<int64_t>(indices[e]) * 3 * heads;
+          const int64_t offset = static_cast<int64_t>(numbers[e]) * 3 * heads;
           V score = own + packed.at(offset, head, heads);
           if (args.edge_score) {
-            const int64_t id = edge_id ? static_cast<int64_t>(edge_id[e]) : e;
-            score += edge_score.at(id * heads, head, heads);
+            score += edge_score.at(caller_edge(args.csr, e) * heads, head, heads);
           }
           const int64_t at = (e - item.edge_begin) * heads + head;
           put_heads(stage.slope + at, score > 0 ? broadcast<compute_t>(1) : broadcast(slope), head,
@@ -243,10 +234,8 @@ struct GatBackward {
   // One gather of grad for `kTile` vectors: adds kept * grad to the row's gradient and <x, grad> to
   // the edges' products. `kGroup` vectors in sequence belong to one head.
   template <int kTile, int kGroup>
-  void tile(const PlanItem& item, const RowPart& part, const EdgeStage<compute_t>& stage,
-            int64_t vector, compute_t* grad_row) const {
-    const GatheredRows<scalar_t, index_t> rows{static_cast<const scalar_t*>(args.grad), width,
-                                               indices, far};
+  void tile(const PlanItem& item, const RowPart& part, const GatheredRows<scalar_t>& rows,
+            const EdgeStage<compute_t>& stage, int64_t vector, compute_t* grad_row) const {
     const int64_t column = vector * W;
     const scalar_t* x = static_cast<const scalar_t*>(args.x) + part.row * width + column;
     int64_t head_of[kTile / kGroup];
@@ -280,26 +269,25 @@ struct GatBackward {
 
   template <int kTile>
   void tile_of_any_group(const PlanItem& item, const RowPart& part,
-                         const EdgeStage<compute_t>& stage, int64_t vector,
-                         compute_t* grad_row) const {
+                         const GatheredRows<scalar_t>& rows, const EdgeStage<compute_t>& stage,
+                         int64_t vector, compute_t* grad_row) const {
     const int64_t per_head = head_width / W;
     if constexpr (kTile >= 8) {
-      if (per_head % 8 == 0) return tile<kTile, 8>(item, part, stage, vector, grad_row);
+      if (per_head % 8 == 0) return tile<kTile, 8>(item, part, rows, stage, vector, grad_row);
     }
     if constexpr (kTile >= 4) {
-      if (per_head % 4 == 0) return tile<kTile, 4>(item, part, stage, vector, grad_row);
+      if (per_head % 4 == 0) return tile<kTile, 4>(item, part, rows, stage, vector, grad_row);
     }
     if constexpr (kTile >= 2) {
-      if (per_head % 2 == 0) return tile<kTile, 2>(item, part, stage, vector, grad_row);
+      if (per_head % 2 == 0) return tile<kTile, 2>(item, part, rows, stage, vector, grad_row);
     }
-    tile<kTile, 1>(item, part, stage, vector, grad_row);
+    tile<kTile, 1>(item, part, rows, stage, vector, grad_row);
   }
 
   // Any width per head: the row's gradient is summed in memory, which stays in the first cache.
   void heads_of_any_width(const PlanItem& item, const RowPart& part,
-                          const EdgeStage<compute_t>& stage, compute_t* grad_row) const {
-    const GatheredRows<scalar_t, index_t> rows{static_cast<const scalar_t*>(args.grad), width,
-                                               indices, far};
+                          const GatheredRows<scalar_t>& rows, const EdgeStage<compute_t>& stage,
+                          compute_t* grad_row) const {
     const scalar_t* x = static_cast<const scalar_t*>(args.x) + part.row * width;
     std::memset(grad_row, 0, width * sizeof(compute_t));
     for (int64_t edge = part.begin; edge < part.end; ++edge) {
@@ -328,23 +316,23 @@ struct GatBackward {
     }
   }
 
-  void sum_row(const PlanItem& item, const RowPart& part, const EdgeStage<compute_t>& stage,
-               compute_t* grad_row) const {
-    if (head_width % W != 0) return heads_of_any_width(item, part, stage, grad_row);
+  void sum_row(const PlanItem& item, const RowPart& part, const GatheredRows<scalar_t>& rows,
+               const EdgeStage<compute_t>& stage, compute_t* grad_row) const {
+    if (head_width % W != 0) return heads_of_any_width(item, part, rows, stage, grad_row);
     const int64_t count = width / W;
     int64_t vector = 0;
     for (; count - vector >= 8; vector += 8) {
-      tile_of_any_group<8>(item, part, stage, vector, grad_row);
+      tile_of_any_group<8>(item, part, rows, stage, vector, grad_row);
     }
     if (count - vector >= 4) {
-      tile_of_any_group<4>(item, part, stage, vector, grad_row);
+      tile_of_any_group<4>(item, part, rows, stage, vector, grad_row);
       vector += 4;
     }
     if (count - vector >= 2) {
-      tile_of_any_group<2>(item, part, stage, vector, grad_row);
+      tile_of_any_group<2>(item, part, rows, stage, vector, grad_row);
       vector += 2;
     }
-    if (count - vector >= 1) tile_of_any_group<1>(item, part, stage, vector, grad_row);
+    if (count - vector >= 1) tile_of_any_group<1>(item, part, rows, stage, vector, grad_row);
   }
 
   // grad_score = (kept * product - alpha * expected) * slope, which replaces `product`, and its sum
@@ -379,12 +367,15 @@ struct GatBackward {
           const EdgeStage<compute_t> stage = stage_of(thread);
           // Behind the five stages: one row of gradients.
           compute_t* row_memory = stage.alpha + 5 * (kChunkEdges * heads + W);
-          stage_attention(item, stage);
+          const RowNumbers numbers(csr, item);
+          const GatheredRows<scalar_t> rows{static_cast<const scalar_t*>(args.grad), width,
+                                            numbers.data(), far};
+          stage_attention(item, numbers.data(), stage);
           int64_t begin = item.edge_begin;
           for (int64_t row = item.row_begin; row < item.row_end; ++row) {
             const int64_t end = item.slot >= 0 ? item.edge_end : row_begin(csr, row + 1);
             compute_t* grad_row = item.slot >= 0 ? partial(item.slot) : row_memory;
-            sum_row(item, {row, begin, end, item.edge_end, item.slot}, stage, grad_row);
+            sum_row(item, {row, begin, end, item.edge_end, item.slot}, rows, stage, grad_row);
             score_gradient(begin - item.edge_begin, end - begin, stage, grad_row + width);
             if (item.slot < 0) write_row(row, grad_row, grad_row + width);
             begin = end;
@@ -434,17 +425,11 @@ void pack_rows(const GatPackArgs& args) {
 }  // namespace
 
 void gat_forward(const GatForwardArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { GatForward<scalar_t, index_t>{args}.run(); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { GatForward<scalar_t>{args}.run(); });
 }
 
 void gat_backward(const GatBackwardArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { GatBackward<scalar_t, index_t>{args}.run(); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { GatBackward<scalar_t>{args}.run(); });
 }
 
 void gat_pack(const GatPackArgs& args) {

@@ -5,8 +5,8 @@
 
 #include "gatv2_rows.h"
 #include "philox.h"
-#include "reduce.h"
 #include "softmax.h"
+#include "weighted_sum.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
@@ -27,22 +27,24 @@ struct Gatv2Forward {
   Columns<compute_t> columns{width};
 
   struct Stage {
-    const scalar_t** rows;  // [edges]
     compute_t* alpha;       // [edges, heads]
     compute_t* statistics;  // [3, heads]
     compute_t* own;         // [width]
+    compute_t* sums;        // of one row, vector after vector
   };
 
   Stage stage_of(int thread) const {
-    char* memory = args.workspace.stage + thread * args.workspace.stage_bytes;
-    auto* alpha = reinterpret_cast<compute_t*>(memory + kChunkEdges * sizeof(void*));
-    auto* statistics = alpha + kChunkEdges * heads + W;
-    return {reinterpret_cast<const scalar_t**>(memory), alpha, statistics, statistics + 3 * heads};
+    auto* alpha =
+        reinterpret_cast<compute_t*>(args.workspace.stage + thread * args.workspace.stage_bytes);
+    compute_t* statistics = alpha + kChunkEdges * heads + W;
+    compute_t* own = statistics + 3 * heads;
+    return {alpha, statistics, own, own + width + W};
   }
 
   template <bool kEdge>
-  void stage_scores(const PlanItem& batch, int64_t item_end, const StagedRows<scalar_t>& x_src,
-                    const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_scores(const PlanItem& batch, int64_t item_end,
+                                     const GatheredRows<scalar_t>& x_src,
+                                     const Stage& stage) const {
     LaneSums<compute_t> scores(stage.alpha, rows.group());
     int64_t edge = batch.edge_begin;
     for (int64_t row = batch.row_begin; row < batch.row_end; ++row) {
@@ -73,7 +75,7 @@ struct Gatv2Forward {
            csr.plan.header->num_slots * 2 * heads + slot * width;
   }
 
-  void stage_attention(const PlanItem& batch, const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_attention(const PlanItem& batch, const Stage& stage) const {
     if (batch.slot >= 0) {
       partial_statistics(batch.slot).take(stage.alpha, batch.edge_end - batch.edge_begin, heads);
     } else {
@@ -98,28 +100,28 @@ struct Gatv2Forward {
     if (args.wide_out) store_lanes(static_cast<compute_t*>(args.wide_out) + at, value, lanes);
   }
 
-  template <class Weight>
-  void sum_rows(const PlanItem& batch, const StagedRows<scalar_t>& x_src,
-                const Weight& weight) const {
-    int64_t begin = batch.edge_begin;
-    for (int64_t row = batch.row_begin; row < batch.row_end; ++row) {
-      const int64_t end = batch.slot >= 0 ? batch.edge_end : row_begin(csr, row + 1);
-      if (begin == end) {
-        const int lanes = columns.narrow() ? static_cast<int>(width) : W;
-        for (int64_t vector = 0; vector < columns.count(); ++vector) write(row, vector, V{}, lanes);
-        continue;
+  void sum_rows(const PlanItem& batch, GatheredRows<scalar_t> x_src, const Stage& stage,
+                const StagedWeights<compute_t>& weights) const {
+    // The scores have brought them into a cache.
+    x_src.far = false;
+    const int lanes = columns.lanes();
+    for_each_part_of(csr, batch, [&](const RowPart& part) {
+      if (part.begin == part.end) {
+        for (int64_t vector = 0; vector < columns.count(); ++vector) {
+          write(part.row, vector, V{}, lanes);
+        }
+        return;
       }
-      reduce_row(SumReducer<compute_t>{}, x_src.near(), weight, columns, begin, end, begin, end,
-                 [&](int64_t vector, const auto& state, int lanes) {
-                   if (batch.slot < 0) {
-                     write(row, vector, state.value, lanes);
-                   } else {
-                     store_lanes(partial_sum(batch.slot) + columns.start(vector), state.value,
-                                 lanes);
-                   }
-                 });
-      begin = end;
-    }
+      sum_edges(x_src, weights, columns, part.begin, part.end, part.end, stage.sums);
+      for (int64_t vector = 0; vector < columns.count(); ++vector) {
+        const V sum = load(stage.sums + vector * W);
+        if (part.slot < 0) {
+          write(part.row, vector, sum, lanes);
+        } else {
+          store_lanes(partial_sum(part.slot) + columns.start(vector), sum, lanes);
+        }
+      }
+    });
   }
 
   // Every part of a long row weighs exp(its largest - the largest of all) / the sum of all.
@@ -154,26 +156,23 @@ struct Gatv2Forward {
   }
 
   void run() const {
-    auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
-        args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-    const WeightForm form = weight_form<compute_t>(args.in.x_src, width, heads);
-    if (form == WeightForm::kSpread) fill_lane_heads(table, width, heads);
-    dispatch_weight<compute_t>(form, width, heads, table, [&](const auto& make_weight) {
-      parallel_tasks(
-          csr.plan.header->num_items, args.workspace.threads, [&](int64_t number, int thread) {
-            const PlanItem& item = csr.plan.items[number];
-            const Stage stage = stage_of(thread);
-            const auto x_src = stage_rows<scalar_t>(csr, item, args.in.x_src, width, stage.rows);
-            for_each_batch(csr, item, [&](const PlanItem& batch) {
-              if (rows.edge_x) {
-                stage_scores<true>(batch, item.edge_end, x_src, stage);
-              } else {
-                stage_scores<false>(batch, item.edge_end, x_src, stage);
-              }
-              stage_attention(batch, stage);
-              sum_rows(batch, x_src, make_weight(stage.alpha, batch.edge_begin));
-            });
-          });
+    const Workspace& work = args.workspace;
+    const auto weights =
+        staged_weights<compute_t>(width, heads, work.stage + work.threads * work.stage_bytes);
+    parallel_tasks(csr.plan.header->num_items, work.threads, [&](int64_t number, int thread) {
+      const PlanItem& item = csr.plan.items[number];
+      const Stage stage = stage_of(thread);
+      const RowNumbers numbers(csr, item);
+      const GatheredRows<scalar_t> x_src = rows.x_src(numbers.data());
+      for_each_batch(csr, item, [&](const PlanItem& batch) {
+        if (rows.edge_x) {
+          stage_scores<true>(batch, item.edge_end, x_src, stage);
+        } else {
+          stage_scores<false>(batch, item.edge_end, x_src, stage);
+        }
+        stage_attention(batch, stage);
+        sum_rows(batch, x_src, stage, weights.from(stage.alpha, batch.edge_begin));
+      });
     });
     for_each_long_row(csr, args.workspace.threads,
                       [&](int64_t row, int64_t slot_begin, int64_t slot_end) {

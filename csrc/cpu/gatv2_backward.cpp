@@ -105,28 +105,26 @@ struct Gatv2Backward {
                          sizeof(compute_t) * sizeof(compute_t);
 
   struct Stage {
-    const scalar_t** rows;  // [edges of an item]
-    const char** records;   // [edges of an item]
-    compute_t* alpha;       // [edges of a batch, heads], as are the next three
-    compute_t* kept;        // alpha after dropout
-    compute_t* product;     // the gradient of `kept`, then of the score
-    compute_t* expected;    // <out, grad> of the destination
-    compute_t* own;         // [width]
-    compute_t* grad;        // [width]
-    compute_t* sum;         // [vectors, W], of a row
-    compute_t* att_sum;     // [vectors, W], of a batch
-    compute_t* per_head;    // [3, heads]
+    const char** records;  // [edges of an item]
+    compute_t* alpha;      // [edges of a batch, heads], as are the next three
+    compute_t* kept;       // alpha after dropout
+    compute_t* product;    // the gradient of `kept`, then of the score
+    compute_t* expected;   // <out, grad> of the destination
+    compute_t* own;        // [width]
+    compute_t* grad;       // [width]
+    compute_t* sum;        // [vectors, W], of a row
+    compute_t* att_sum;    // [vectors, W], of a batch
+    compute_t* per_head;   // [3, heads]
   };
 
   Stage stage_of(int thread) const {
     char* memory = args.workspace.stage + thread * args.workspace.stage_bytes;
-    auto* alpha = reinterpret_cast<compute_t*>(memory + 2 * kChunkEdges * sizeof(void*));
+    auto* alpha = reinterpret_cast<compute_t*>(memory + kChunkEdges * sizeof(void*));
     const int64_t size = kChunkEdges * heads + W;
     const bool drops = args.in.dropout.probability > 0;
     compute_t* own = alpha + 4 * size;
     const int64_t row = width + W;
-    return {reinterpret_cast<const scalar_t**>(memory),
-            reinterpret_cast<const char**>(memory) + kChunkEdges,
+    return {reinterpret_cast<const char**>(memory),
             alpha,
             drops ? alpha + size : alpha,
             alpha + 2 * size,
@@ -157,16 +155,8 @@ struct Gatv2Backward {
   template <class Body>
   void for_each_tile(const Body& body) const {
     int64_t vector = 0;
-    for (; vectors - vector >= 8; vector += 8) body.template operator()<8>(vector);
-    if (vectors - vector >= 4) {
-      body.template operator()<4>(vector);
-      vector += 4;
-    }
-    if (vectors - vector >= 2) {
-      body.template operator()<2>(vector);
-      vector += 2;
-    }
-    if (vectors - vector >= 1) body.template operator()<1>(vector);
+    for (; vectors - vector >= 4; vector += 4) body.template operator()<4>(vector);
+    for (; vector < vectors; ++vector) body.template operator()<1>(vector);
   }
 
   // -- by destination --------------------------------------------------------------------------
@@ -183,8 +173,8 @@ struct Gatv2Backward {
   }
 
   template <bool kEdge>
-  void stage_dots(const PlanItem& batch, int64_t item_end, const StagedRows<scalar_t>& x_src,
-                  const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_dots(const PlanItem& batch, int64_t item_end,
+                                   const GatheredRows<scalar_t>& x_src, const Stage& stage) const {
     LaneSums<compute_t> scores(stage.alpha, rows.group());
     LaneSums<compute_t> products(stage.product, rows.group());
     for_each_row(batch, [&](int64_t row, int64_t begin, int64_t end) {
@@ -226,7 +216,7 @@ struct Gatv2Backward {
   }
 
   // The gradient of the score, kept * product - alpha * expected, replaces `product`.
-  void stage_gradients(const PlanItem& batch, const Stage& stage) const {
+  GNNKERN_NOINLINE void stage_gradients(const PlanItem& batch, const Stage& stage) const {
     const int64_t count = (batch.edge_end - batch.edge_begin) * heads;
     for (int64_t i = 0; i < count; i += W) {
       store(stage.product + i, load(stage.kept + i) * load(stage.product + i));
@@ -264,7 +254,7 @@ struct Gatv2Backward {
   // of att.
   template <int kTile, bool kEdge>
   void sum_tile(const PlanItem& batch, int64_t begin, int64_t end, bool first,
-                const StagedRows<scalar_t>& x_src, const Stage& stage, const compute_t* own_row,
+                const GatheredRows<scalar_t>& x_src, const Stage& stage, const compute_t* own_row,
                 int64_t vector, compute_t* row_sum) const {
     V own[kTile];
     V sum[kTile];
@@ -320,7 +310,7 @@ struct Gatv2Backward {
   }
 
   template <bool kEdge>
-  void visit_batch(const PlanItem& batch, int64_t item_end, const StagedRows<scalar_t>& x_src,
+  void visit_batch(const PlanItem& batch, int64_t item_end, const GatheredRows<scalar_t>& x_src,
                    const Stage& stage, compute_t* att_sum) const {
     if (batch.edge_begin == batch.edge_end) return;
     stage_dots<kEdge>(batch, item_end, x_src, stage);
@@ -362,7 +352,8 @@ struct Gatv2Backward {
     compute_t* att_sum = att_partial(number);
     std::memset(att_sum, 0, vectors * W * sizeof(compute_t));
     clear_empty_rows(item);
-    const auto x_src = stage_rows<scalar_t>(csr, item, args.in.x_src, width, stage.rows);
+    const RowNumbers numbers(csr, item);
+    const GatheredRows<scalar_t> x_src = rows.x_src(numbers.data());
     for_each_batch(csr, item, [&](const PlanItem& batch) {
       visit_batch<kEdge>(batch, item.edge_end, x_src, stage, att_sum);
     });
@@ -408,7 +399,7 @@ struct Gatv2Backward {
   // The gradient of x_src = sum of kept * grad + att * (sum of score gradients behind the signs).
   template <int kTile>
   void source_tile(int64_t begin, int64_t end, int64_t item_end, bool first,
-                   const StagedRows<scalar_t>& grad, const char* const* records, int64_t vector,
+                   const GatheredRows<scalar_t>& grad, const char* const* records, int64_t vector,
                    compute_t* row_sum) const {
     V sum[kTile];
     V score_sum[kTile];
@@ -451,33 +442,32 @@ struct Gatv2Backward {
 
   void by_source() const {
     const Csr& reverse = args.reverse;
-    struct Context {
-      StagedRows<scalar_t> grad;
-      const char* const* records;
-      compute_t* sum;
-    };
-    const auto enter = [&](const PlanItem& item, int thread) {
+    const bool far = is_far(reverse.num_cols, width * sizeof(scalar_t));
+    const auto visit = [&](int64_t number, int thread) {
+      const PlanItem& item = reverse.plan.items[number];
       const Stage stage = stage_of(thread);
       for_each_caller_edge(reverse, item, [&](int64_t edge, int64_t id) {
         stage.records[edge - item.edge_begin] = record(id);
       });
-      return Context{stage_rows<scalar_t>(reverse, item, args.grad, width, stage.rows),
-                     stage.records - item.edge_begin, stage.sum};
+      const char* const* records = stage.records - item.edge_begin;
+      const RowNumbers numbers(reverse, item);
+      const GatheredRows<scalar_t> grad{static_cast<const scalar_t*>(args.grad), width,
+                                        numbers.data(), far};
+      for_each_part_of(reverse, item, [&](const RowPart& part) {
+        compute_t* sum = part.slot >= 0 ? partial(part.slot) : stage.sum;
+        if (part.begin == part.end) std::memset(sum, 0, vectors * W * sizeof(compute_t));
+        // In runs, so that rounding errors grow with the square root of a row's length.
+        for (int64_t begin = part.begin; begin < part.end; begin += kRunEdges) {
+          const int64_t end = begin + kRunEdges < part.end ? begin + kRunEdges : part.end;
+          for_each_tile([&]<int kTile>(int64_t vector) {
+            source_tile<kTile>(begin, end, part.item_end, begin == part.begin, grad, records,
+                               vector, sum);
+          });
+        }
+        if (part.slot < 0) write_x_src(part.row, sum);
+      });
     };
-    const auto visit = [&](const Context& context, const RowPart& part) {
-      compute_t* sum = part.slot >= 0 ? partial(part.slot) : context.sum;
-      if (part.begin == part.end) std::memset(sum, 0, vectors * W * sizeof(compute_t));
-      // In runs, so that rounding errors grow with the square root of a row's length.
-      for (int64_t begin = part.begin; begin < part.end; begin += kRunEdges) {
-        const int64_t end = begin + kRunEdges < part.end ? begin + kRunEdges : part.end;
-        for_each_tile([&]<int kTile>(int64_t vector) {
-          source_tile<kTile>(begin, end, part.item_end, begin == part.begin, context.grad,
-                             context.records, vector, sum);
-        });
-      }
-      if (part.slot < 0) write_x_src(part.row, sum);
-    };
-    for_each_row_part(reverse, args.workspace.threads, enter, visit);
+    parallel_tasks(reverse.plan.header->num_items, args.workspace.threads, visit);
     for_each_long_row(reverse, args.workspace.threads,
                       [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
                         add_slots(slot_begin, slot_end);

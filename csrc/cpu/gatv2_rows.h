@@ -12,49 +12,6 @@ namespace gnnkern::GNNKERN_ISA {
 // cache.
 inline constexpr int64_t kBatchEdges = 64;
 
-// Rows of one table, by edge of an item.
-template <typename scalar_t>
-struct StagedRows {
-  const scalar_t* x;
-  const scalar_t* const* rows;  // of edge 0
-  bool far;
-
-  const scalar_t* at(int64_t edge) const { return rows[edge]; }
-  void fetch(int64_t edge, int64_t column, int64_t bytes) const {
-    if (!far) return;
-    const char* from = reinterpret_cast<const char*>(rows[edge] + column);
-    for (int64_t offset = 0; offset < bytes; offset += 64) prefetch_line(from + offset);
-  }
-  template <int kBytes>
-  void fetch(int64_t edge, int64_t column) const {
-    fetch(edge, column, kBytes);
-  }
-  template <bool kNarrow>
-  vec<compute_of<scalar_t>> message(int64_t edge, int64_t column, int lanes) const {
-    if constexpr (kNarrow) {
-      return load_first(at(edge) + column, lanes);
-    } else {
-      return load(at(edge) + column);
-    }
-  }
-  // The same rows once they are in a cache.
-  StagedRows near() const { return {x, rows, false}; }
-};
-
-template <typename scalar_t>
-static inline StagedRows<scalar_t> stage_rows(const Csr& csr, const PlanItem& item,
-                                              const void* table, int64_t width,
-                                              const scalar_t** stage) {
-  const auto* x = static_cast<const scalar_t*>(table);
-  dispatch_index(csr.index_type, [&]<typename index_t>() {
-    const auto* indices = static_cast<const index_t*>(csr.indices);
-    for (int64_t edge = item.edge_begin; edge < item.edge_end; ++edge) {
-      stage[edge - item.edge_begin] = x + static_cast<int64_t>(indices[edge]) * width;
-    }
-  });
-  return {x, stage - item.edge_begin, is_far(csr.num_cols, width * sizeof(scalar_t))};
-}
-
 // Calls body(batch) for the batches of an item: rows of up to kBatchEdges edges together; a longer
 // row is one by itself, and so is a part of a long one.
 template <class Body>
@@ -120,6 +77,12 @@ struct Gatv2Rows {
   // Whether vectors and heads divide each other, so that no vector needs a mask.
   bool whole = head_width % W == 0 || (W % head_width == 0 && width % W == 0);
 
+  // The rows of x_src that the edges of an item read.
+  GatheredRows<scalar_t> x_src(const row_t* numbers) const {
+    return {static_cast<const scalar_t*>(in.x_src), width, numbers,
+            is_far(in.csr.num_cols, width * sizeof(scalar_t))};
+  }
+
   // How many lanes of a pushed vector are one head.
   int group() const { return whole && head_width < W ? static_cast<int>(head_width) : W; }
 
@@ -128,12 +91,7 @@ struct Gatv2Rows {
   }
 
   // The caller's position of an edge.
-  int64_t edge_id(int64_t edge) const {
-    if (!in.csr.edge_id) return edge;
-    return in.csr.index_type == IndexType::kInt32
-               ? static_cast<int64_t>(static_cast<const int32_t*>(in.csr.edge_id)[edge])
-               : static_cast<const int64_t*>(in.csr.edge_id)[edge];
-  }
+  int64_t edge_id(int64_t edge) const { return caller_edge(in.csr, edge); }
 
   // Pushes, per head, <att, leaky_relu(x + own + edge)>, and with kGradient <x, grad>.
   template <bool kEdge, bool kGradient>

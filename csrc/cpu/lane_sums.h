@@ -58,7 +58,7 @@ class LaneSums {
  private:
   static constexpr int W = kLanes<compute_t>;
 
-  __attribute__((noinline)) void flush() {
+  GNNKERN_NOINLINE void flush() {
     store(to_, sums<W>());
     to_ += W;
     count_ = 0;

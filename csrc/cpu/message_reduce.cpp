@@ -11,13 +11,14 @@ namespace {
 // Calls body(reducer) with the reducer of the call.
 template <typename compute_t, class Body>
 void dispatch_reducer(Reduce reduce, const Body& body) {
-  if (reduce == Reduce::kMax) return body(SelectReducer<compute_t, false, true>{});
-  if (reduce == Reduce::kMin) return body(SelectReducer<compute_t, true, true>{});
+  if (reduce == Reduce::kMax || reduce == Reduce::kMin) {
+    return body(SelectReducer<compute_t, true>(reduce == Reduce::kMin));
+  }
   return body(SumReducer<compute_t>{});
 }
 
 // A value per edge, or per edge and head.
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void reduce_heads(const RowReduceArgs& args) {
   using compute_t = compute_of<scalar_t>;
   const auto* values = static_cast<const scalar_t*>(args.weight);
@@ -33,59 +34,53 @@ void reduce_heads(const RowReduceArgs& args) {
     return HeadMessage<compute_t>{args.op, spread(staged, first_edge)};
   };
   dispatch_reducer<compute_t>(args.reduce, [&](const auto& reducer) {
-    reduce_rows<scalar_t, index_t>(args, reducer, stage, make_message);
+    reduce_rows<scalar_t>(args, reducer, stage, make_message);
   });
 }
 
 // A row per edge, of which make_rows(nodes, edges) forms messages.
-template <typename scalar_t, typename index_t, class MakeRows>
+template <typename scalar_t, class MakeRows>
 void reduce_edge_rows(const RowReduceArgs& args, int64_t x_width, const MakeRows& make_rows) {
   using compute_t = compute_of<scalar_t>;
-  const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
   const bool far = is_far(args.csr.num_cols, x_width * sizeof(scalar_t));
-  const EdgeRows<scalar_t, index_t> edges{
-      static_cast<const scalar_t*>(args.weight), args.heads, edge_id,
-      edge_id && is_far(args.csr.num_edges, args.heads * sizeof(scalar_t))};
-  const auto rows = [&](const index_t* indices) {
+  const EdgeRows<scalar_t> edges{
+      static_cast<const scalar_t*>(args.weight), args.heads, &args.csr,
+      args.csr.edge_id && is_far(args.csr.num_edges, args.heads * sizeof(scalar_t))};
+  const auto rows = [&](const row_t* numbers) {
     const auto* x = static_cast<const scalar_t*>(args.x);
-    return make_rows(GatheredRows<scalar_t, index_t>{x, args.x_stride, indices, far}, edges);
+    return make_rows(GatheredRows<scalar_t>{x, args.x_stride, numbers, far}, edges);
   };
   const Columns<compute_t> columns{args.width};
   const auto no_stage = [](const PlanItem&, int, compute_t*) {};
   const auto no_weight = [](const compute_t*, int64_t) { return NoWeight{}; };
   dispatch_reducer<compute_t>(args.reduce, [&]<class Reducer>(const Reducer& reducer) {
     const RowWriter<scalar_t, Reducer> writer{args, reducer, columns};
-    reduce_rows_of<index_t>(args.csr, args.workspace, columns, reducer, writer, rows, no_stage,
-                            no_weight);
+    reduce_rows_of(args.csr, args.workspace, columns, reducer, writer, rows, no_stage, no_weight);
   });
 }
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void reduce_messages(const RowReduceArgs& args) {
   if (args.weight_columns) {
     // A row of x is no wider than its distance to the next.
     const int64_t x_width = args.x_stride < args.width ? args.x_stride : args.width;
-    reduce_edge_rows<scalar_t, index_t>(args, x_width, [&](const auto& nodes, const auto& edges) {
-      return TableMessages<scalar_t, index_t>{nodes,   edges,          args.op,
-                                              x_width, args.x_columns, args.weight_columns};
+    reduce_edge_rows<scalar_t>(args, x_width, [&](const auto& nodes, const auto& edges) {
+      return TableMessages<scalar_t>{nodes,   edges,          args.op,
+                                     x_width, args.x_columns, args.weight_columns};
     });
   } else if (args.heads == args.width) {
-    reduce_edge_rows<scalar_t, index_t>(
-        args, args.width, [&](const auto& nodes, const auto& edges) {
-          return RowMessages<scalar_t, index_t>{nodes, edges, args.op};
-        });
+    reduce_edge_rows<scalar_t>(args, args.width, [&](const auto& nodes, const auto& edges) {
+      return RowMessages<scalar_t>{nodes, edges, args.op};
+    });
   } else {
-    reduce_heads<scalar_t, index_t>(args);
+    reduce_heads<scalar_t>(args);
   }
 }
 
 }  // namespace
 
 void message_reduce(const RowReduceArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { reduce_messages<scalar_t, index_t>(args); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { reduce_messages<scalar_t>(args); });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

@@ -32,6 +32,7 @@ static inline vec<compute_of<scalar_t>> load_columns(const scalar_t* row, const 
 // One value per edge, or per edge and head.
 template <typename compute_t>
 struct HeadMessage {
+  static constexpr int kMostTile = 4;
   EdgeOp op;
   SpreadWeight<compute_t> heads;
 
@@ -41,30 +42,12 @@ struct HeadMessage {
   }
 };
 
-// The rows of an edge tensor, in the order of the CSR matrix.
-template <typename scalar_t, typename index_t>
-struct EdgeRows {
-  const scalar_t* rows;
-  int64_t width;
-  const index_t* edge_id;
-  // Whether they lie apart, and in a table that is worth fetching ahead.
-  bool far;
-
-  const scalar_t* at(int64_t edge) const {
-    return rows + (edge_id ? static_cast<int64_t>(edge_id[edge]) : edge) * width;
-  }
-  void fetch(int64_t edge, int64_t column, int64_t bytes) const {
-    if (!far) return;
-    const char* from = reinterpret_cast<const char*>(at(edge) + column);
-    for (int64_t offset = 0; offset < bytes; offset += 64) prefetch_line(from + offset);
-  }
-};
-
 // An edge's row is as wide as that of x.
-template <typename scalar_t, typename index_t>
-struct RowMessages : GatheredRows<scalar_t, index_t> {
-  using Nodes = GatheredRows<scalar_t, index_t>;
-  EdgeRows<scalar_t, index_t> edges;
+template <typename scalar_t>
+struct RowMessages : GatheredRows<scalar_t> {
+  static constexpr int kMostTile = 4;
+  using Nodes = GatheredRows<scalar_t>;
+  EdgeRows<scalar_t> edges;
   EdgeOp op;
 
   template <bool kNarrow>
@@ -91,10 +74,11 @@ struct RowMessages : GatheredRows<scalar_t, index_t> {
 
 // Any other broadcasting: a table names, for every column of the message, the one it reads of each
 // operand.
-template <typename scalar_t, typename index_t>
-struct TableMessages : GatheredRows<scalar_t, index_t> {
-  using Nodes = GatheredRows<scalar_t, index_t>;
-  EdgeRows<scalar_t, index_t> edges;
+template <typename scalar_t>
+struct TableMessages : GatheredRows<scalar_t> {
+  static constexpr int kMostTile = 1;
+  using Nodes = GatheredRows<scalar_t>;
+  EdgeRows<scalar_t> edges;
   EdgeOp op;
   int64_t x_width;
   const int32_t* x_columns;     // [width]

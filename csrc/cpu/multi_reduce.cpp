@@ -9,11 +9,11 @@ namespace {
 
 template <typename compute_t>
 using Moments = MomentsReducer<compute_t>;
-template <typename compute_t, bool kTracks>
-using Selections = PairReducer<SelectReducer<compute_t, false, kTracks>,
-                               SelectReducer<compute_t, true, kTracks>, 4>;
-template <typename compute_t, bool kTracks>
-using MomentsAndSelections = PairReducer<Moments<compute_t>, Selections<compute_t, kTracks>, 2>;
+// The largest and the smallest.
+template <typename compute_t>
+using Selections = PairReducer<SelectReducer<compute_t, true>, SelectReducer<compute_t, true>, 4>;
+template <typename compute_t>
+using MomentsAndSelections = PairReducer<Moments<compute_t>, Selections<compute_t>, 2>;
 
 // -- forward -----------------------------------------------------------------------------------
 
@@ -37,8 +37,8 @@ struct MultiWriter {
     if (to) store_positions<compute_t>(to, args.argument_bytes, offset, positions, lanes);
   }
 
-  void finish(int64_t row, int64_t, int64_t vector, const typename Reducer::State& state,
-              int lanes) const {
+  GNNKERN_NOINLINE void finish(int64_t row, int64_t, int64_t vector, typename Reducer::State state,
+                               int lanes) const {
     write(row, columns.start(vector), reducer, state, lanes);
   }
   void write(int64_t row, int64_t column, const Moments<compute_t>& moments,
@@ -55,21 +55,16 @@ struct MultiWriter {
     keep(args.mean_rest, offset, moments.mean_less(state, mean), lanes);
     keep(args.std, offset, deviation, lanes);
   }
-  template <bool kTracks>
-  void write(int64_t row, int64_t column, const Selections<compute_t, kTracks>&,
-             const typename Selections<compute_t, kTracks>::State& state, int lanes) const {
+  void write(int64_t row, int64_t column, const Selections<compute_t>& selections,
+             const typename Selections<compute_t>::State& state, int lanes) const {
     const int64_t offset = row * args.width + column;
-    put(row, args.places.max, column, state.a.value, lanes);
-    put(row, args.places.min, column, state.b.value, lanes);
-    if constexpr (kTracks) {
-      keep_positions(args.argument_max, offset, state.a.position, lanes);
-      keep_positions(args.argument_min, offset, state.b.position, lanes);
-    }
+    put(row, args.places.max, column, selections.a.value(state.a), lanes);
+    put(row, args.places.min, column, selections.b.value(state.b), lanes);
+    keep_positions(args.argument_max, offset, state.a.position, lanes);
+    keep_positions(args.argument_min, offset, state.b.position, lanes);
   }
-  template <bool kTracks>
-  void write(int64_t row, int64_t column, const MomentsAndSelections<compute_t, kTracks>& both,
-             const typename MomentsAndSelections<compute_t, kTracks>::State& state,
-             int lanes) const {
+  void write(int64_t row, int64_t column, const MomentsAndSelections<compute_t>& both,
+             const typename MomentsAndSelections<compute_t>::State& state, int lanes) const {
     write(row, column, both.a, state.a, lanes);
     write(row, column, both.b, state.b, lanes);
   }
@@ -92,30 +87,30 @@ struct MultiWriter {
   }
 };
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void multi_reduce_typed(const MultiReduceArgs& args) {
   using compute_t = compute_of<scalar_t>;
   const Columns<compute_t> columns{args.width};
   const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
-  const auto make_rows = [&](const index_t* indices) {
-    return GatheredRows<scalar_t, index_t>{static_cast<const scalar_t*>(args.x), args.x_stride,
-                                           indices, far};
+  const auto make_rows = [&](const row_t* numbers) {
+    return GatheredRows<scalar_t>{static_cast<const scalar_t*>(args.x), args.x_stride, numbers,
+                                  far};
   };
   const auto run = [&]<class Reducer>(const Reducer& reducer) {
     const MultiWriter<scalar_t, Reducer> writer{args, reducer, columns};
-    reduce_rows_of<index_t>(
+    reduce_rows_of(
         args.csr, args.workspace, columns, reducer, writer, make_rows,
         [](const PlanItem&, int, compute_t*) {},
         [](const compute_t*, int64_t) { return NoWeight{}; });
   };
   const ReducePlaces& places = args.places;
-  const bool tracks = args.argument_max || args.argument_min;
+  const Selections<compute_t> selections{SelectReducer<compute_t, true>(false),
+                                         SelectReducer<compute_t, true>(true)};
   if (places.max < 0 && places.min < 0) return run(Moments<compute_t>{});
   if (places.sum < 0 && places.mean < 0 && places.var < 0 && places.std < 0) {
-    return tracks ? run(Selections<compute_t, true>{}) : run(Selections<compute_t, false>{});
+    return run(selections);
   }
-  return tracks ? run(MomentsAndSelections<compute_t, true>{})
-                : run(MomentsAndSelections<compute_t, false>{});
+  run(MomentsAndSelections<compute_t>{{}, selections});
 }
 
 // -- gradients of sum, mean, var and std -------------------------------------------------------
@@ -174,19 +169,20 @@ void pack_typed(const MultiReducePackArgs& args) {
 }
 
 // The packed rows of destinations, as the message to a source of features `own`.
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct SpreadRows {
+  static constexpr int kMostTile = 4;
   using compute_t = compute_of<scalar_t>;
   const compute_t* x;  // [num_dst, 3, width]: level, slope, mean
   int64_t width;
-  const index_t* indices;
+  const row_t* numbers;
   bool far;
   const scalar_t* features;
   int64_t features_stride;
   const scalar_t* own;
 
   const compute_t* at(int64_t edge) const {
-    return x + static_cast<int64_t>(indices[edge]) * 3 * width;
+    return x + static_cast<int64_t>(numbers[edge]) * 3 * width;
   }
   void fetch(int64_t edge, int64_t column, int64_t bytes) const {
     if (!far) return;
@@ -218,7 +214,7 @@ struct SpreadRows {
   }
 };
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void backward_typed(const MultiReduceBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
   RowReduceArgs sum{};
@@ -230,12 +226,12 @@ void backward_typed(const MultiReduceBackwardArgs& args) {
   const SumReducer<compute_t> reducer;
   const RowWriter<compute_t, SumReducer<compute_t>> writer{sum, reducer, columns};
   const bool far = is_far(args.csr.num_cols, 3 * args.width * sizeof(compute_t));
-  const auto make_rows = [&](const index_t* indices) {
+  const auto make_rows = [&](const row_t* numbers) {
     const auto* x = static_cast<const scalar_t*>(args.x);
-    return SpreadRows<scalar_t, index_t>{
-        static_cast<const compute_t*>(args.packed), args.width, indices, far, x, args.x_stride, x};
+    return SpreadRows<scalar_t>{
+        static_cast<const compute_t*>(args.packed), args.width, numbers, far, x, args.x_stride, x};
   };
-  reduce_rows_of<index_t>(
+  reduce_rows_of(
       args.csr, args.workspace, columns, reducer, writer, make_rows,
       [](const PlanItem&, int, compute_t*) {},
       [](const compute_t*, int64_t) { return NoWeight{}; });
@@ -244,10 +240,7 @@ void backward_typed(const MultiReduceBackwardArgs& args) {
 }  // namespace
 
 void multi_reduce(const MultiReduceArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { multi_reduce_typed<scalar_t, index_t>(args); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { multi_reduce_typed<scalar_t>(args); });
 }
 
 void multi_reduce_pack(const MultiReducePackArgs& args) {
@@ -258,10 +251,7 @@ void multi_reduce_pack(const MultiReducePackArgs& args) {
 }
 
 void multi_reduce_backward(const MultiReduceBackwardArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { backward_typed<scalar_t, index_t>(args); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { backward_typed<scalar_t>(args); });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

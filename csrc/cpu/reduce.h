@@ -2,6 +2,8 @@
 // it.
 #pragma once
 
+#include <limits>
+
 #include "simd.h"
 #include "softmax.h"
 
@@ -17,7 +19,7 @@ inline constexpr int64_t kRunEdges = 128;
 
 template <typename compute_t>
 struct SumReducer {
-  static constexpr int kTile = 8;
+  static constexpr int kTile = kVectorBytes == 16 ? 4 : 8;
   static constexpr bool kSelects = false;
   static constexpr bool kAssociates = true;
   using scalar = compute_t;
@@ -33,7 +35,7 @@ struct SumReducer {
 
 template <typename compute_t>
 struct MulReducer {
-  static constexpr int kTile = 8;
+  static constexpr int kTile = 4;
   static constexpr bool kSelects = false;
   static constexpr bool kAssociates = false;
   using scalar = compute_t;
@@ -48,21 +50,32 @@ struct MulReducer {
 };
 
 // Largest (or smallest) message and where it stood: the first of equals wins, a NaN beats any
-// number.
+// number. The smallest is the largest of the negated messages, so that one loop serves both.
 // Without kTracks only the value is kept.
-template <typename compute_t, bool kSmallest, bool kTracks>
+template <typename compute_t, bool kTracks>
 struct SelectReducer {
-  static constexpr int kTile = 8;
+  // Values and positions of eight vectors and what compares them are 18 registers.
+  static constexpr int kTile = kVectorBytes == 64 ? 8 : 4;
   static constexpr bool kSelects = kTracks;
   static constexpr bool kAssociates = false;
   using scalar = compute_t;
+  // Of a state: the value is negated where the smallest is looked for.
   struct State {
     vec<compute_t> value;
     vec_mask<compute_t> position;
   };
+  // The sign bit of every lane, or nothing.
+  vec_mask<compute_t> flip;
 
+  explicit SelectReducer(bool smallest)
+      : flip(broadcast_int<compute_t>(smallest ? std::numeric_limits<lane_int<compute_t>>::min()
+                                               : 0)) {}
+
+  vec<compute_t> turned(vec<compute_t> value) const {
+    return (vec<compute_t>)((vec_mask<compute_t>)value ^ flip);
+  }
   State first(vec<compute_t> message, int64_t position) const {
-    return {message, broadcast_int<compute_t>(position)};
+    return {turned(message), broadcast_int<compute_t>(position)};
   }
   void step(State& state, vec<compute_t> message, int64_t position) const {
     merge(state, first(message, position));
@@ -72,11 +85,10 @@ struct SelectReducer {
   void merge(State& state, const State& later) const {
 #if defined(__AVX512F__)
     // By hand, since GCC 12 would carry the masks through vector registers and back.
-    constexpr int kNotWorse = kSmallest ? _CMP_NGE_UQ : _CMP_NLE_UQ;
     if constexpr (sizeof(compute_t) == 4) {
       const auto ordered = _mm512_cmp_ps_mask((__m512)state.value, (__m512)state.value, _CMP_ORD_Q);
       const auto beats =
-          _mm512_mask_cmp_ps_mask(ordered, (__m512)later.value, (__m512)state.value, kNotWorse);
+          _mm512_mask_cmp_ps_mask(ordered, (__m512)later.value, (__m512)state.value, _CMP_NLE_UQ);
       state.value =
           (vec<compute_t>)_mm512_mask_mov_ps((__m512)state.value, beats, (__m512)later.value);
       if constexpr (kTracks)
@@ -86,7 +98,7 @@ struct SelectReducer {
       const auto ordered =
           _mm512_cmp_pd_mask((__m512d)state.value, (__m512d)state.value, _CMP_ORD_Q);
       const auto beats =
-          _mm512_mask_cmp_pd_mask(ordered, (__m512d)later.value, (__m512d)state.value, kNotWorse);
+          _mm512_mask_cmp_pd_mask(ordered, (__m512d)later.value, (__m512d)state.value, _CMP_NLE_UQ);
       state.value =
           (vec<compute_t>)_mm512_mask_mov_pd((__m512d)state.value, beats, (__m512d)later.value);
       if constexpr (kTracks)
@@ -94,22 +106,21 @@ struct SelectReducer {
                                                                     (__m512i)later.position);
     }
 #else
-    const auto loses = kSmallest ? later.value >= state.value : later.value <= state.value;
-    const auto beats = ~loses & (state.value == state.value);
+    const auto beats = ~(later.value <= state.value) & (state.value == state.value);
     state.value = beats ? later.value : state.value;
     if constexpr (kTracks) state.position = beats ? later.position : state.position;
 #endif
   }
-  vec<compute_t> value(const State& state) const { return state.value; }
+  vec<compute_t> value(const State& state) const { return turned(state.value); }
 };
 
 // The log of a sum of exponentials: the largest message, and the sum of exp(message - largest). One
 // exponential a step, outside of the chain of dependencies.
 template <typename compute_t>
 struct LogSumExpReducer {
-  static constexpr int kTile = 4;
+  static constexpr int kTile = 2;
   static constexpr bool kSelects = false;
-  static constexpr bool kAssociates = true;
+  static constexpr bool kAssociates = false;
   using scalar = compute_t;
   struct State {
     vec<compute_t> value;

@@ -20,7 +20,7 @@ struct PartialStates {
   compute_t* at(int64_t slot, int vector) const {
     return reinterpret_cast<compute_t*>(memory) + (slot * kVectors + vector) * width;
   }
-  void save(int64_t slot, int64_t column, const State& state, int lanes) const {
+  GNNKERN_NOINLINE void save(int64_t slot, int64_t column, State state, int lanes) const {
     for (int v = 0; v < kVectors; ++v) {
       vec<compute_t> value;
       std::memcpy(&value, reinterpret_cast<const char*>(&state) + v * sizeof(value), sizeof(value));
@@ -46,7 +46,11 @@ static inline void store_positions(void* argument, int argument_bytes, int64_t o
   typedef uint8_t uint8_lanes __attribute__((vector_size(kLanes<compute_t>)));
   char* to = static_cast<char*>(argument) + offset * argument_bytes;
   const auto write = [&](const auto narrowed) {
-    std::memcpy(to, &narrowed, static_cast<size_t>(lanes) * argument_bytes);
+    if (lanes == kLanes<compute_t>) {
+      std::memcpy(to, &narrowed, sizeof(narrowed));
+    } else {
+      std::memcpy(to, &narrowed, static_cast<size_t>(lanes) * argument_bytes);
+    }
   };
   if (argument_bytes == 1) {
     write(__builtin_convertvector(positions, uint8_lanes));
@@ -68,6 +72,8 @@ struct RowWriter {
   const RowReduceArgs& args;
   const Reducer& reducer;
   Columns<compute_t> columns;
+  // Whether more than the result is asked for.
+  bool more = args.wide_out || args.argument || args.statistics;
 
   scalar_t* out(int64_t row) const { return static_cast<scalar_t*>(args.out) + row * args.width; }
   compute_t* wide_out(int64_t row) const {
@@ -76,9 +82,18 @@ struct RowWriter {
 
   void finish(int64_t row, int64_t degree, int64_t vector, const typename Reducer::State& state,
               int lanes) const {
-    const int64_t column = columns.start(vector);
     vec<compute_t> value = reducer.value(state);
     if (args.reduce == Reduce::kMean) value /= static_cast<compute_t>(degree);
+    if (lanes < kLanes<compute_t> || more) {
+      return finish_all(row, columns.start(vector), value, state, lanes);
+    }
+    store(out(row) + columns.start(vector), value);
+  }
+
+  // Compiled once, and not in every tile's loop. The state is a copy, so that the loop's own may
+  // stay in registers.
+  GNNKERN_NOINLINE void finish_all(int64_t row, int64_t column, vec<compute_t> value,
+                                   typename Reducer::State state, int lanes) const {
     store_lanes(out(row) + column, value, lanes);
     if (args.wide_out) store_lanes(wide_out(row) + column, value, lanes);
     if constexpr (Reducer::kSelects) {
@@ -129,13 +144,9 @@ struct RowWriter {
 // Reduces every row of a matrix: writer.finish(row, degree, vector, state, lanes) for each vector
 // of a row, writer.finish_empty(row) where there is no edge.
 //
-// `index_t` is the type of the row numbers: those of the graph, or int64 for segments, whose
-// numbers are written out item by item.
-//
-// make_rows(indices) returns the rows that edges gather; stage_weight(item, thread, memory) writes
+// make_rows(numbers) returns the rows that edges gather; stage_weight(item, thread, memory) writes
 // the weights of an item's edges [edges, heads]; make_weight turns them into a weight policy.
-template <typename index_t, class Reducer, class Writer, class MakeRows, class StageWeight,
-          class MakeWeight>
+template <class Reducer, class Writer, class MakeRows, class StageWeight, class MakeWeight>
 static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
                                   const Columns<typename Reducer::scalar>& columns,
                                   const Reducer& reducer, const Writer& writer,
@@ -144,30 +155,28 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
   using compute_t = typename Reducer::scalar;
   const PartialStates<Reducer> partial{workspace.partial, columns.width};
 
+  struct Context {
+    RowNumbers numbers;
+    std::invoke_result_t<MakeRows, const row_t*> rows;
+    std::invoke_result_t<MakeWeight, const compute_t*, int64_t> weights;
+    Context(const MakeRows& make_rows, const MakeWeight& make_weight, const Csr& csr,
+            const PlanItem& item, const compute_t* staged)
+        : numbers(csr, item),
+          rows(make_rows(numbers.data())),
+          weights(make_weight(staged, item.edge_begin)) {}
+  };
   const auto enter = [&](const PlanItem& item, int thread) {
-    char* stage = workspace.stage + thread * workspace.stage_bytes;
-    const auto* indices = static_cast<const index_t*>(csr.indices);
-    if (!indices) {
-      auto* own_rows = reinterpret_cast<index_t*>(stage);
-      for (int64_t edge = item.edge_begin; edge < item.edge_end; ++edge) {
-        own_rows[edge - item.edge_begin] = static_cast<index_t>(edge);
-      }
-      indices = own_rows - item.edge_begin;
-      stage += kChunkEdges * sizeof(index_t);
-    }
-    auto* staged_weight = reinterpret_cast<compute_t*>(stage);
-    stage_weight(item, thread, staged_weight);
-    struct Context {
-      decltype(make_rows(indices)) rows;
-      decltype(make_weight(staged_weight, item.edge_begin)) weights;
-    };
-    return Context{make_rows(indices), make_weight(staged_weight, item.edge_begin)};
+    auto* staged = reinterpret_cast<compute_t*>(workspace.stage + thread * workspace.stage_bytes);
+    stage_weight(item, thread, staged);
+    return Context(make_rows, make_weight, csr, item, staged);
   };
   const auto visit = [&](const auto& context, const RowPart& part) {
     if (part.begin == part.end) return writer.finish_empty(part.row);
     const int64_t first_edge = part.slot < 0 ? part.begin : row_begin(csr, part.row);
-    reduce_row(reducer, context.rows.seen_from(part.row), context.weights, columns, part.begin,
-               part.end, first_edge, part.item_end,
+    // Copies, which the compiler may keep in registers while results are written.
+    const auto rows = context.rows.seen_from(part.row);
+    const auto weights = context.weights;
+    reduce_row(reducer, rows, weights, columns, part.begin, part.end, first_edge, part.item_end,
                [&](int64_t vector, const auto& state, int lanes) {
                  if (part.slot < 0) {
                    writer.finish(part.row, part.end - part.begin, vector, state, lanes);
@@ -191,18 +200,18 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
 }
 
 // One reduction of rows of x into one result.
-template <typename scalar_t, typename index_t, class Reducer, class StageWeight, class MakeWeight>
+template <typename scalar_t, class Reducer, class StageWeight, class MakeWeight>
 static inline void reduce_rows(const RowReduceArgs& args, const Reducer& reducer,
                                const StageWeight& stage_weight, const MakeWeight& make_weight) {
   const Columns<compute_of<scalar_t>> columns{args.width};
   const RowWriter<scalar_t, Reducer> writer{args, reducer, columns};
   const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
-  const auto make_rows = [&](const index_t* indices) {
-    return GatheredRows<scalar_t, index_t>{static_cast<const scalar_t*>(args.x), args.x_stride,
-                                           indices, far};
+  const auto make_rows = [&](const row_t* numbers) {
+    return GatheredRows<scalar_t>{static_cast<const scalar_t*>(args.x), args.x_stride, numbers,
+                                  far};
   };
-  reduce_rows_of<index_t>(args.csr, args.workspace, columns, reducer, writer, make_rows,
-                          stage_weight, make_weight);
+  reduce_rows_of(args.csr, args.workspace, columns, reducer, writer, make_rows, stage_weight,
+                 make_weight);
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

@@ -2,12 +2,13 @@
 // spmm, segment_reduce and scatter_reduce are this one kernel.
 
 #include "reduce_rows.h"
+#include "weighted_sum.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
 namespace {
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void reduce_typed(const RowReduceArgs& args) {
   using compute_t = compute_of<scalar_t>;
   const auto* weight = static_cast<const scalar_t*>(args.weight);
@@ -16,47 +17,34 @@ void reduce_typed(const RowReduceArgs& args) {
   };
   const auto no_weight = [](const compute_t*, int64_t) { return NoWeight{}; };
   if (args.reduce == Reduce::kMul) {
-    return reduce_rows<scalar_t, index_t>(args, MulReducer<compute_t>{}, stage, no_weight);
+    return reduce_rows<scalar_t>(args, MulReducer<compute_t>{}, stage, no_weight);
   }
   if (args.reduce == Reduce::kLogSumExp) {
-    return reduce_rows<scalar_t, index_t>(args, LogSumExpReducer<compute_t>{}, stage, no_weight);
+    return reduce_rows<scalar_t>(args, LogSumExpReducer<compute_t>{}, stage, no_weight);
   }
-  // The table lies behind the stages of all threads.
-  auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
-      args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
-  const WeightForm form = weight_form<compute_t>(args.weight, args.width, args.heads);
-  const auto select = [&]<bool kSmallest>() {
-    if (form != WeightForm::kNone) {
+  if (args.reduce == Reduce::kMax || args.reduce == Reduce::kMin) {
+    const SelectReducer<compute_t, true> select(args.reduce == Reduce::kMin);
+    if (weight) {
+      // The table lies behind the stages of all threads.
+      auto* table = reinterpret_cast<LaneHeads<compute_t>*>(
+          args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
       fill_lane_heads(table, args.width, args.heads);
-      const auto spread_weight = make_spread_weight<compute_t>(args.heads, table);
-      reduce_rows<scalar_t, index_t>(args, SelectReducer<compute_t, kSmallest, true>{}, stage,
-                                     spread_weight);
+      reduce_rows<scalar_t>(args, select, stage, make_spread_weight<compute_t>(args.heads, table));
     } else if (args.argument) {
-      reduce_rows<scalar_t, index_t>(args, SelectReducer<compute_t, kSmallest, true>{}, stage,
-                                     no_weight);
+      reduce_rows<scalar_t>(args, select, stage, no_weight);
     } else {
-      reduce_rows<scalar_t, index_t>(args, SelectReducer<compute_t, kSmallest, false>{}, stage,
-                                     no_weight);
+      const SelectReducer<compute_t, false> value(args.reduce == Reduce::kMin);
+      reduce_rows<scalar_t>(args, value, stage, no_weight);
     }
-  };
-  if (args.reduce == Reduce::kMax) return select.template operator()<false>();
-  if (args.reduce == Reduce::kMin) return select.template operator()<true>();
-  if (form == WeightForm::kSpread) fill_lane_heads(table, args.width, args.heads);
-  dispatch_weight<compute_t>(form, args.width, args.heads, table, [&](const auto& make_weight) {
-    reduce_rows<scalar_t, index_t>(args, SumReducer<compute_t>{}, stage, make_weight);
-  });
+    return;
+  }
+  weighted_sum<scalar_t>(args, StageWeights::by<compute_t>(stage));
 }
 
 }  // namespace
 
 void row_reduce(const RowReduceArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    if (args.csr.indices && args.csr.index_type == IndexType::kInt32) {
-      reduce_typed<scalar_t, int32_t>(args);
-    } else {
-      reduce_typed<scalar_t, int64_t>(args);
-    }
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { reduce_typed<scalar_t>(args); });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

@@ -6,8 +6,9 @@
 // Only widths below one vector are masked.
 #pragma once
 
-#include "kernels.h"
-#include "parallel.h"
+#include <algorithm>
+
+#include "items.h"
 #include "reduce.h"
 
 namespace gnnkern::GNNKERN_ISA {
@@ -46,16 +47,16 @@ static inline void prefetch_line(const char* from) {
 }
 
 // The rows of x that the edges of one item read.
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct GatheredRows {
   const scalar_t* x;
   int64_t stride;
-  const index_t* indices;
+  const row_t* numbers;
   // Whether rows are worth fetching ahead.
   bool far;
 
   const scalar_t* at(int64_t edge) const {
-    return x + static_cast<int64_t>(indices[edge]) * stride;
+    return x + static_cast<int64_t>(numbers[edge]) * stride;
   }
   // Asks for `bytes` of a row from `column` on.
   void fetch(int64_t edge, int64_t column, int64_t bytes) const {
@@ -87,6 +88,24 @@ struct GatheredRows {
 static inline bool is_far(int64_t rows, int64_t row_bytes) {
   return rows * row_bytes > near_table_bytes();
 }
+
+// One row per edge, in the caller's order.
+template <typename scalar_t>
+struct EdgeRows {
+  const scalar_t* x;
+  int64_t width;
+  const Csr* csr;
+  // Whether rows are worth fetching ahead.
+  bool far;
+
+  int64_t offset(int64_t edge) const { return caller_edge(*csr, edge) * width; }
+  const scalar_t* at(int64_t edge) const { return x + offset(edge); }
+  void fetch(int64_t edge, int64_t column, int64_t bytes) const {
+    if (!far) return;
+    const char* from = reinterpret_cast<const char*>(at(edge) + column);
+    for (int64_t offset = 0; offset < bytes; offset += 64) prefetch_line(from + offset);
+  }
+};
 
 // -- weights: what multiplies vector `vector` of the message of edge `edge` ---------------------
 
@@ -165,6 +184,17 @@ static inline void fill_lane_heads(LaneHeads<compute_t>* table, int64_t width, i
   }
 }
 
+// The largest tile that a policy gains from: one that reads what belongs to an edge alone, once,
+// gains nothing from reading long pieces of it, and its loops are long.
+template <class Policy>
+inline constexpr int kMostTile = [] {
+  if constexpr (requires { Policy::kMostTile; }) {
+    return Policy::kMostTile;
+  } else {
+    return 8;
+  }
+}();
+
 // -- the loop ----------------------------------------------------------------------------------
 
 // Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`, in one
@@ -200,36 +230,41 @@ static inline void reduce_run(const Reducer& reducer, typename Reducer::State* s
   constexpr int kStreams = Reducer::kAssociates && kTile <= 2 ? 4 / kTile : 1;
   State acc[kStreams][kTile];
   int64_t edge = begin;
-  const int used = end - begin < kStreams ? static_cast<int>(end - begin) : kStreams;
-  GNNKERN_UNROLL
-  for (int s = 0; s < kStreams; ++s) {
-    if (s < used) {
-      fetch_ahead(edge);
-      GNNKERN_UNROLL
-      for (int k = 0; k < kTile; ++k) acc[s][k] = reducer.first(message(edge, k), edge - row_begin);
-      ++edge;
-    }
-  }
-  for (; edge + kStreams <= end; edge += kStreams) {
+  const auto start_stream = [&](int s) {
+    fetch_ahead(edge);
     GNNKERN_UNROLL
-    for (int s = 0; s < kStreams; ++s) {
-      fetch_ahead(edge + s);
+    for (int k = 0; k < kTile; ++k) acc[s][k] = reducer.first(message(edge, k), edge - row_begin);
+    ++edge;
+  };
+  start_stream(0);
+  if (end - begin >= kStreams) {
+    GNNKERN_UNROLL
+    for (int s = 1; s < kStreams; ++s) start_stream(s);
+    for (; edge + kStreams <= end; edge += kStreams) {
       GNNKERN_UNROLL
-      for (int k = 0; k < kTile; ++k) {
-        reducer.step(acc[s][k], message(edge + s, k), edge + s - row_begin);
+      for (int s = 0; s < kStreams; ++s) {
+        fetch_ahead(edge + s);
+        GNNKERN_UNROLL
+        for (int k = 0; k < kTile; ++k) {
+          reducer.step(acc[s][k], message(edge + s, k), edge + s - row_begin);
+        }
       }
     }
-  }
-  for (; edge < end; ++edge) {
     GNNKERN_UNROLL
-    for (int k = 0; k < kTile; ++k) reducer.step(acc[0][k], message(edge, k), edge - row_begin);
+    for (int s = 1; s < kStreams; ++s) {
+      GNNKERN_UNROLL
+      for (int k = 0; k < kTile; ++k) reducer.merge(acc[0][k], acc[s][k]);
+    }
+  }
+  if constexpr (kStreams > 1) {
+    for (; edge < end; ++edge) {
+      GNNKERN_UNROLL
+      for (int k = 0; k < kTile; ++k) reducer.step(acc[0][k], message(edge, k), edge - row_begin);
+    }
   }
   GNNKERN_UNROLL
   for (int k = 0; k < kTile; ++k) {
     state[k] = acc[0][k];
-    for (int s = 1; s < kStreams; ++s) {
-      if (s < used) reducer.merge(state[k], acc[s][k]);
-    }
     reducer.close(state[k], end - begin);
   }
 }
@@ -289,12 +324,13 @@ static inline void reduce_flat(const Reducer& reducer, typename Reducer::State& 
 }
 
 // Reduces edges [begin, end) of one row, calling finish(vector, state, lanes) for each vector.
-// The range must not be empty.
+// The range must not be empty. A function of its own, so that its loops have all registers.
 template <class Reducer, class Weight, class Rows, class Finish>
-static inline void reduce_row(const Reducer& reducer, const Rows& rows, const Weight& weight,
-                              const Columns<typename Reducer::scalar>& columns, int64_t begin,
-                              int64_t end, int64_t row_begin, int64_t fetch_end,
-                              const Finish& finish) {
+GNNKERN_NOINLINE static void reduce_row(const Reducer& reducer, const Rows& rows,
+                                        const Weight& weight,
+                                        const Columns<typename Reducer::scalar>& columns,
+                                        int64_t begin, int64_t end, int64_t row_begin,
+                                        int64_t fetch_end, const Finish& finish) {
   using compute_t = typename Reducer::scalar;
   using State = typename Reducer::State;
   if (columns.narrow()) {
@@ -320,16 +356,14 @@ static inline void reduce_row(const Reducer& reducer, const Rows& rows, const We
     for (int k = 0; k < kCount; ++k) finish(vector + k, state[k], kLanes<compute_t>);
     vector += kCount;
   };
-  constexpr int kTile = Reducer::kTile;
+  constexpr int kTile = std::min({Reducer::kTile, kMostTile<Weight>, kMostTile<Rows>});
   while (count - vector >= kTile) tile.template operator()<kTile>();
   if constexpr (kTile > 4) {
     if (count - vector >= 4) tile.template operator()<4>();
-  }
-  if constexpr (kTile > 2) {
     if (count - vector >= 2) tile.template operator()<2>();
   }
   if constexpr (kTile > 1) {
-    if (count - vector >= 1) tile.template operator()<1>();
+    while (count - vector >= 1) tile.template operator()<1>();
   }
 }
 

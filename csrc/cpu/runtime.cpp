@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <limits>
 
 #include "parallel.h"
 
@@ -11,39 +12,40 @@ namespace gnnkern {
 
 namespace {
 
-#define GNNKERN_TABLE(isa)     \
-  {#isa,                       \
-   isa::row_reduce,            \
-   isa::message_reduce,        \
-   isa::select_backward,       \
-   isa::sddmm,                 \
-   isa::segment_softmax,       \
-   isa::segment_gather,        \
-   isa::segment_matmul,        \
-   isa::scatter_std,           \
-   isa::scale_by_group,        \
-   isa::gat_forward,           \
-   isa::gat_backward,          \
-   isa::gat_pack,              \
-   isa::gatv2_forward,         \
-   isa::gatv2_backward,        \
-   isa::multi_reduce,          \
-   isa::multi_reduce_pack,     \
-   isa::multi_reduce_backward, \
-   isa::dot_forward,           \
-   isa::dot_backward,          \
+#define GNNKERN_TABLE(isa, wide_rows) \
+  {#isa,                              \
+   wide_rows,                         \
+   isa::row_reduce,                   \
+   isa::message_reduce,               \
+   isa::select_backward,              \
+   isa::sddmm,                        \
+   isa::segment_softmax,              \
+   isa::segment_gather,               \
+   isa::segment_matmul,               \
+   isa::scatter_std,                  \
+   isa::scale_by_group,               \
+   isa::gat_forward,                  \
+   isa::gat_backward,                 \
+   isa::gat_pack,                     \
+   isa::gatv2_forward,                \
+   isa::gatv2_backward,               \
+   isa::multi_reduce,                 \
+   isa::multi_reduce_pack,            \
+   isa::multi_reduce_backward,        \
+   isa::dot_forward,                  \
+   isa::dot_backward,                 \
    isa::dot_backward_query}
 
 // Best first.
 const KernelTable kTables[] = {
 #if defined(GNNKERN_HAVE_AVX512)
-    GNNKERN_TABLE(avx512),
+    GNNKERN_TABLE(avx512, false),
 #endif
 #if defined(GNNKERN_HAVE_AVX2)
-    GNNKERN_TABLE(avx2),
+    GNNKERN_TABLE(avx2, false),
 #endif
 #if defined(GNNKERN_HAVE_BASELINE)
-    GNNKERN_TABLE(baseline),
+    GNNKERN_TABLE(baseline, true),
 #endif
 };
 
@@ -83,6 +85,19 @@ std::atomic<bool> g_forked{false};
 }  // namespace
 
 const KernelTable& kernels() { return *g_table.load(std::memory_order_relaxed); }
+
+const KernelTable& kernels(const Csr& csr) {
+  const KernelTable& table = kernels();
+  // Rows of segments are their edges.
+  const int64_t rows = csr.indices ? csr.num_cols : csr.num_edges;
+  if (table.wide_rows || rows <= std::numeric_limits<int32_t>::max()) return table;
+  for (const KernelTable& other : kTables) {
+    if (other.wide_rows) return other;
+  }
+  throw std::runtime_error(
+      "gnnkern: this build lacks the baseline kernels, which matrices of more than "
+      "2^31 - 1 columns need");
+}
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;

@@ -11,6 +11,8 @@ namespace gnnkern {
 // The kernels of one instruction set.
 struct KernelTable {
   const char* name;
+  // Whether rows have numbers of 64 bits.
+  bool wide_rows;
   void (*row_reduce)(const RowReduceArgs&);
   void (*message_reduce)(const RowReduceArgs&);
   void (*select_backward)(const SelectBackwardArgs&);
@@ -35,6 +37,10 @@ struct KernelTable {
 
 // The table in use: the best that this processor runs, unless another one was chosen.
 const KernelTable& kernels();
+
+// The same for a matrix: where its rows have numbers beyond 32 bits, the table whose kernels are
+// compiled with wide ones. Throws std::runtime_error where the module has no such table.
+const KernelTable& kernels(const Csr& csr);
 
 // Compiled instruction sets that this processor runs, best first.
 std::vector<std::string> available_isas();

@@ -42,18 +42,18 @@ struct DeviationWriter {
   }
 };
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void scatter_std_typed(const ScatterStdArgs& args) {
   using compute_t = compute_of<scalar_t>;
   const Columns<compute_t> columns{args.width};
   const MomentsReducer<compute_t> moments;
   const DeviationWriter<scalar_t> writer{args, moments, columns};
   const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
-  const auto make_rows = [&](const index_t* indices) {
-    return GatheredRows<scalar_t, index_t>{static_cast<const scalar_t*>(args.x), args.x_stride,
-                                           indices, far};
+  const auto make_rows = [&](const row_t* numbers) {
+    return GatheredRows<scalar_t>{static_cast<const scalar_t*>(args.x), args.x_stride, numbers,
+                                  far};
   };
-  reduce_rows_of<index_t>(
+  reduce_rows_of(
       args.csr, args.workspace, columns, moments, writer, make_rows,
       [](const PlanItem&, int, compute_t*) {},
       [](const compute_t*, int64_t) { return NoWeight{}; });
@@ -62,10 +62,7 @@ void scatter_std_typed(const ScatterStdArgs& args) {
 }  // namespace
 
 void scatter_std(const ScatterStdArgs& args) {
-  dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type,
-                   [&]<typename index_t>() { scatter_std_typed<scalar_t, index_t>(args); });
-  });
+  dispatch_float(args.dtype, [&]<typename scalar_t>() { scatter_std_typed<scalar_t>(args); });
 }
 
 }  // namespace gnnkern::GNNKERN_ISA

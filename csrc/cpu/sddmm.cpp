@@ -80,50 +80,44 @@ void broadcast_result(const SddmmArgs& args, const scalar_t* lhs, const scalar_t
 }
 
 // Operands at the ends of an edge: the plain case, at full speed.
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void combine_ends(const SddmmArgs& args) {
-  const auto* indices = static_cast<const index_t*>(args.csr.indices);
-  const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
-  const GatheredRows<scalar_t, index_t> rows{
-      static_cast<const scalar_t*>(args.rhs), args.width, indices,
-      is_far(args.csr.num_cols, args.width * sizeof(scalar_t))};
+  const bool far = is_far(args.csr.num_cols, args.width * sizeof(scalar_t));
   const auto* lhs = static_cast<const scalar_t*>(args.lhs);
   auto* out = static_cast<scalar_t*>(args.out);
   const int64_t out_width = args.op == EdgeOp::kDot ? args.heads : args.width;
-  const auto nothing = [](const PlanItem&, int) { return 0; };
+  const auto enter = [&](const PlanItem& item, int) { return RowNumbers(args.csr, item); };
 
-  for_each_row_part(args.csr, args.threads, nothing, [&](int, const RowPart& part) {
-    for (int64_t edge = part.begin; edge < part.end; ++edge) {
-      const int64_t ahead = edge + kPrefetchEdges;
-      rows.fetch(ahead < part.item_end ? ahead : part.item_end - 1, 0,
-                 args.width * sizeof(scalar_t));
-      const int64_t id = edge_id ? static_cast<int64_t>(edge_id[edge]) : edge;
-      edge_result(args.op, lhs + part.row * args.width, rows.at(edge), args.width, args.heads,
-                  out + id * out_width);
-    }
-  });
+  for_each_row_part(args.csr, args.threads, enter,
+                    [&](const RowNumbers& numbers, const RowPart& part) {
+                      const GatheredRows<scalar_t> rows{static_cast<const scalar_t*>(args.rhs),
+                                                        args.width, numbers.data(), far};
+                      for (int64_t edge = part.begin; edge < part.end; ++edge) {
+                        const int64_t ahead = edge + kPrefetchEdges;
+                        rows.fetch(ahead < part.item_end ? ahead : part.item_end - 1, 0,
+                                   args.width * sizeof(scalar_t));
+                        edge_result(args.op, lhs + part.row * args.width, rows.at(edge), args.width,
+                                    args.heads, out + caller_edge(args.csr, edge) * out_width);
+                      }
+                    });
 }
 
 // Operands anywhere, of any widths.
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 void combine_anywhere(const SddmmArgs& args) {
-  const auto* indices = static_cast<const index_t*>(args.csr.indices);
-  const auto* edge_id = static_cast<const index_t*>(args.csr.edge_id);
   const auto* lhs = static_cast<const scalar_t*>(args.lhs);
   const auto* rhs = static_cast<const scalar_t*>(args.rhs);
   auto* out = static_cast<scalar_t*>(args.out);
-  const auto id_of = [&](int64_t edge) {
-    return edge_id ? static_cast<int64_t>(edge_id[edge]) : edge;
-  };
   const auto place = [&](EdgeEnd end, int64_t row, int64_t edge) {
     if (end == EdgeEnd::kDst) return row;
-    return end == EdgeEnd::kSrc ? static_cast<int64_t>(indices[edge]) : id_of(edge);
+    return end == EdgeEnd::kSrc ? source_row(args.csr, edge) : caller_edge(args.csr, edge);
   };
   const bool far_lhs =
       args.lhs_at == EdgeEnd::kSrc && is_far(args.csr.num_cols, args.lhs_width * sizeof(scalar_t));
   const bool far_rhs =
       args.rhs_at == EdgeEnd::kSrc && is_far(args.csr.num_cols, args.rhs_width * sizeof(scalar_t));
-  const bool far_edges = edge_id && is_far(args.csr.num_edges, args.width * sizeof(scalar_t));
+  const bool far_edges =
+      args.csr.edge_id && is_far(args.csr.num_edges, args.width * sizeof(scalar_t));
   const auto fetch = [&](const scalar_t* rows, EdgeEnd end, bool far, int64_t width, int64_t edge) {
     if (!(end == EdgeEnd::kEdge ? far_edges : far)) return;
     const char* from = reinterpret_cast<const char*>(rows + place(end, 0, edge) * width);
@@ -139,7 +133,7 @@ void combine_anywhere(const SddmmArgs& args) {
       fetch(lhs, args.lhs_at, far_lhs, args.lhs_width, ahead);
       fetch(rhs, args.rhs_at, far_rhs, args.rhs_width, ahead);
       const scalar_t* left = lhs + place(args.lhs_at, part.row, edge) * args.lhs_width;
-      scalar_t* to = out + id_of(edge) * args.out_width;
+      scalar_t* to = out + caller_edge(args.csr, edge) * args.out_width;
       if (args.op == EdgeOp::kCopy) {
         std::memcpy(to, left, args.out_width * sizeof(scalar_t));
         continue;
@@ -158,13 +152,11 @@ void combine_anywhere(const SddmmArgs& args) {
 
 void sddmm(const SddmmArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type, [&]<typename index_t>() {
-      if (args.out_width == 0) {
-        combine_ends<scalar_t, index_t>(args);
-      } else {
-        combine_anywhere<scalar_t, index_t>(args);
-      }
-    });
+    if (args.out_width == 0) {
+      combine_ends<scalar_t>(args);
+    } else {
+      combine_anywhere<scalar_t>(args);
+    }
   });
 }
 

@@ -14,22 +14,19 @@ constexpr int64_t kLeastTaskRows = 256;
 // Segments below this many rows read the matrix where it lies: packing would cost more.
 constexpr int64_t kPackRows = 24;
 
-template <typename scalar_t, typename index_t>
+template <typename scalar_t>
 struct SegmentMatmul {
   using compute_t = compute_of<scalar_t>;
   using V = vec<compute_t>;
   static constexpr int W = kLanes<compute_t>;
   static constexpr bool kWide = std::is_same_v<scalar_t, compute_t>;
   const SegmentMatmulArgs& args;
-  const index_t* indices = static_cast<const index_t*>(args.csr.indices);
   const scalar_t* x = static_cast<const scalar_t*>(args.x);
   const scalar_t* y = static_cast<const scalar_t*>(args.y);
   Panels<compute_t> panels{args.out_width};
   int64_t width = args.width;
 
-  int64_t row_of(int64_t edge) const {
-    return indices ? static_cast<int64_t>(indices[edge]) : edge;
-  }
+  int64_t row_of(int64_t edge) const { return source_row(args.csr, edge); }
   compute_t* stage(int thread) const {
     return reinterpret_cast<compute_t*>(args.workspace.stage + thread * args.workspace.stage_bytes);
   }
@@ -172,7 +169,7 @@ struct SegmentMatmul {
     int64_t right_step = panels.padded();
     bool copies_left = true, copies_right = true;
     if constexpr (kWide) {
-      if (!indices) {
+      if (!args.csr.indices) {
         left = x + begin * args.x_stride;
         left_step = args.x_stride;
         copies_left = false;
@@ -235,14 +232,8 @@ struct SegmentMatmul {
 
 void segment_matmul(const SegmentMatmulArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    const auto run = [&]<typename index_t>() {
-      const SegmentMatmul<scalar_t, index_t> matmul{args};
-      args.y ? matmul.sum() : matmul.multiply();
-    };
-    if (args.csr.indices && args.csr.index_type == IndexType::kInt32) {
-      return run.template operator()<int32_t>();
-    }
-    run.template operator()<int64_t>();
+    const SegmentMatmul<scalar_t> matmul{args};
+    args.y ? matmul.sum() : matmul.multiply();
   });
 }
 

@@ -11,13 +11,10 @@ namespace {
 // in cache (16 columns of 170 thousand rows are 11 MB) and no two threads write one line.
 constexpr int64_t kOwnedColumns = 16;
 
-template <typename scalar_t, typename index_t, typename argument_t>
+template <typename scalar_t, typename argument_t>
 struct Winners {
   const SelectBackwardArgs& args;
   const Selection& selection;
-  const index_t* indptr = static_cast<const index_t*>(args.csr.indptr);
-  const index_t* indices = static_cast<const index_t*>(args.csr.indices);
-  const index_t* edge_id = static_cast<const index_t*>(args.csr.edge_id);
   const argument_t* argument = static_cast<const argument_t*>(selection.argument);
   const scalar_t* grad = static_cast<const scalar_t*>(selection.grad);
   const scalar_t* weight = static_cast<const scalar_t*>(args.weight);
@@ -26,19 +23,17 @@ struct Winners {
   // Calls body(row, column, winning edge) for the columns of a row that is not empty.
   template <class Body>
   void visit_row(int64_t row, int64_t column_begin, int64_t column_end, const Body& body) const {
-    const int64_t first_edge = indptr[row];
-    if (first_edge == indptr[row + 1]) return;
+    const int64_t first_edge = row_begin(args.csr, row);
+    if (first_edge == row_begin(args.csr, row + 1)) return;
     for (int64_t column = column_begin; column < column_end; ++column) {
       body(column, first_edge + argument[row * args.width + column]);
     }
   }
 
-  int64_t source(int64_t edge) const {
-    return indices ? static_cast<int64_t>(indices[edge]) : edge;
-  }
+  int64_t source(int64_t edge) const { return source_row(args.csr, edge); }
   // The place of (edge, column) in a tensor of [E, heads] in the caller's order.
   int64_t edge_head(int64_t edge, int64_t column) const {
-    const int64_t id = edge_id ? static_cast<int64_t>(edge_id[edge]) : edge;
+    const int64_t id = caller_edge(args.csr, edge);
     const int64_t head = args.weight_columns ? args.weight_columns[column] : column / head_width;
     return id * args.heads + head;
   }
@@ -52,7 +47,7 @@ struct Winners {
 
 // A column tile of the gradient of x belongs to one thread, which adds the rows in order: no
 // atomics, and the same bits for any number of threads.
-template <typename scalar_t, typename index_t, typename argument_t>
+template <typename scalar_t, typename argument_t>
 void scatter_winners(const SelectBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
   constexpr bool kInPlace = std::is_same_v<scalar_t, compute_t>;
@@ -85,7 +80,7 @@ void scatter_winners(const SelectBackwardArgs& args) {
     }
     for (int64_t row = 0; row < args.csr.num_rows; ++row) {
       for (int64_t selection = 0; selection < args.num_selections; ++selection) {
-        const Winners<scalar_t, index_t, argument_t> winners{args, args.selections[selection]};
+        const Winners<scalar_t, argument_t> winners{args, args.selections[selection]};
         winners.visit_row(row, begin, end, [&](int64_t column, int64_t edge) {
           compute_t value = winners.grad_at(row, column);
           if (args.weight) {
@@ -122,10 +117,10 @@ compute_t weight_gradient(EdgeOp op, compute_t grad, compute_t x, const Weight& 
 }
 
 // The weights of a row's edges belong to the row.
-template <typename scalar_t, typename index_t, typename argument_t, typename grad_t>
+template <typename scalar_t, typename argument_t, typename grad_t>
 void sum_weight_gradient(const SelectBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
-  const Winners<scalar_t, index_t, argument_t> winners{args, args.selections[0]};
+  const Winners<scalar_t, argument_t> winners{args, args.selections[0]};
   const auto* x = static_cast<const scalar_t*>(args.x);
   auto* grad_weight = static_cast<grad_t*>(args.grad_weight);
   // Chunks of one long row share edges of no other row: the row's first chunk does all of them.
@@ -137,7 +132,7 @@ void sum_weight_gradient(const SelectBackwardArgs& args) {
   });
   parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t item, int) {
     const PlanItem& rows = args.csr.plan.items[item];
-    if (rows.slot >= 0 && rows.edge_begin != winners.indptr[rows.row_begin]) return;
+    if (rows.slot >= 0 && rows.edge_begin != row_begin(args.csr, rows.row_begin)) return;
     for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
       winners.visit_row(row, 0, args.width, [&](int64_t column, int64_t edge) {
         const int64_t place = winners.edge_head(edge, column);
@@ -159,22 +154,20 @@ void sum_weight_gradient(const SelectBackwardArgs& args) {
 
 void select_backward(const SelectBackwardArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    dispatch_index(args.csr.index_type, [&]<typename index_t>() {
-      const auto run = [&]<typename argument_t>() {
-        if (args.grad_x) {
-          scatter_winners<scalar_t, index_t, argument_t>(args);
+    const auto run = [&]<typename argument_t>() {
+      if (args.grad_x) {
+        scatter_winners<scalar_t, argument_t>(args);
+      } else {
+        if (args.wide_grad_weight) {
+          sum_weight_gradient<scalar_t, argument_t, compute_of<scalar_t>>(args);
         } else {
-          if (args.wide_grad_weight) {
-            sum_weight_gradient<scalar_t, index_t, argument_t, compute_of<scalar_t>>(args);
-          } else {
-            sum_weight_gradient<scalar_t, index_t, argument_t, scalar_t>(args);
-          }
+          sum_weight_gradient<scalar_t, argument_t, scalar_t>(args);
         }
-      };
-      if (args.argument_bytes == 1) return run.template operator()<uint8_t>();
-      if (args.argument_bytes == 2) return run.template operator()<uint16_t>();
-      return run.template operator()<int32_t>();
-    });
+      }
+    };
+    if (args.argument_bytes == 1) return run.template operator()<uint8_t>();
+    if (args.argument_bytes == 2) return run.template operator()<uint16_t>();
+    return run.template operator()<int32_t>();
   });
 }
 

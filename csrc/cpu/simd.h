@@ -19,6 +19,9 @@
 #error "GNNKERN_ISA names the instruction set this file is compiled for"
 #endif
 
+// For what several loops share and none has to have inside: compiled once instead of once in each.
+#define GNNKERN_NOINLINE __attribute__((noinline))
+
 namespace gnnkern::GNNKERN_ISA {
 
 #if defined(__AVX512F__)
@@ -27,6 +30,14 @@ inline constexpr int kVectorBytes = 64;
 inline constexpr int kVectorBytes = 32;
 #else
 inline constexpr int kVectorBytes = 16;
+#endif
+
+// Numbers of rows inside the kernels. What needs more than 32 bits runs on the instruction set that
+// is compiled with wide ones.
+#if defined(GNNKERN_WIDE_ROWS)
+using row_t = int64_t;
+#else
+using row_t = int32_t;
 #endif
 
 template <typename compute_t>

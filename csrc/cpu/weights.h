@@ -7,14 +7,7 @@
 namespace gnnkern::GNNKERN_ISA {
 
 // How the weights of an edge meet the columns of a row.
-enum class WeightForm { kNone, kEdge, kHead, kSpread };
-
-template <typename compute_t>
-static inline WeightForm weight_form(const void* weight, int64_t width, int64_t heads) {
-  if (!weight) return WeightForm::kNone;
-  if (heads == 1) return WeightForm::kEdge;
-  return (width / heads) % kLanes<compute_t> == 0 ? WeightForm::kHead : WeightForm::kSpread;
-}
+enum class WeightForm { kEdge, kHead, kSpread };
 
 // Copies the `heads` values of the item's edges to `stage`. One tight loop: random reads of the
 // caller's order overlap here, where they would not between the rows of x.
@@ -39,29 +32,6 @@ static inline auto make_spread_weight(int64_t heads, const LaneHeads<compute_t>*
   return [=](const compute_t* staged, int64_t first_edge) {
     return SpreadWeight<compute_t>{staged - first_edge * heads, heads, table};
   };
-}
-
-// Calls body(make) with `make(staged, first_edge)` -> weight policy, whose edges count from
-// first_edge in `staged` [edges, heads].
-template <typename compute_t, class Body>
-static inline void dispatch_weight(WeightForm form, int64_t width, int64_t heads,
-                                   const LaneHeads<compute_t>* table, const Body& body) {
-  switch (form) {
-    case WeightForm::kNone:
-      return body([](const compute_t*, int64_t) { return NoWeight{}; });
-    case WeightForm::kEdge:
-      return body([](const compute_t* staged, int64_t first_edge) {
-        return EdgeWeight<compute_t>{staged - first_edge};
-      });
-    case WeightForm::kHead: {
-      const int64_t vectors_per_head = width / heads / kLanes<compute_t>;
-      return body([=](const compute_t* staged, int64_t first_edge) {
-        return HeadWeight<compute_t>{staged - first_edge * heads, heads, vectors_per_head};
-      });
-    }
-    case WeightForm::kSpread:
-      return body(make_spread_weight<compute_t>(heads, table));
-  }
 }
 
 }  // namespace gnnkern::GNNKERN_ISA
