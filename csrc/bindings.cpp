@@ -181,6 +181,13 @@ void bind_message_reduce(const py::tuple& csr_fields, int dtype, Address x, int6
 }
 
 // `selections` holds pairs of addresses: gradient, argument.
+// Columns of x that one thread sums at a time: a cache line of float32, so that the rows it
+// scatters to stay in cache (16 columns of 170 thousand rows are 11 MB), or half of one where
+// threads would be idle.
+int64_t owned_columns(int64_t width, int threads) {
+  return width >= 16 * threads ? 16 : std::max<int64_t>((width / threads + 7) / 8 * 8, 8);
+}
+
 void bind_select_backward(const py::tuple& csr_fields, int dtype,
                           const std::vector<std::pair<Address, Address>>& selections,
                           int64_t grad_stride, int64_t width, Address weight, int64_t heads,
@@ -205,15 +212,28 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype,
                           at(base),
                           at(x),
                           x_stride,
+                          0,
                           {},
                           edge_op(op),
                           at<const int32_t>(x_columns),
                           at<const int32_t>(weight_columns),
                           wide_grad_weight};
-  const int threads = threads_for(csr.csr, width, num_threads);
-  const bool sums_beside = args.grad_x && size_of(args.dtype) == 2;
+  int threads = threads_for(csr.csr, width, num_threads);
+  args.owned_columns = owned_columns(width, threads);
+  // Rows of segments write to their own edges alone.
+  const bool spreads = !csr.csr.indices && each.size() == 1 && !args.weight;
+  const bool sums_beside =
+      args.grad_x && !spreads && (size_of(args.dtype) == 2 || args.owned_columns < width);
+  const int64_t sums = csr.csr.num_cols * args.owned_columns * compute_size_of(args.dtype);
+  if (sums_beside) {
+    threads = static_cast<int>(
+        std::min<int64_t>(threads, (width + args.owned_columns - 1) / args.owned_columns));
+  }
   Scratch scratch;
-  args.workspace = scratch.reserve(0, sums_beside ? csr.csr.num_cols * 16 * 4 : 64, 0, threads);
+  args.workspace = scratch.reserve(0, sums_beside ? sums : 64, 0, threads);
+  if (sums_beside) {
+    prefer_huge_pages(reinterpret_cast<Address>(args.workspace.stage), sums * threads);
+  }
   prefer_huge_pages(grad_x, csr.csr.num_cols * width * size_of(args.dtype));
   py::gil_scoped_release release;
   kernels(args.csr).select_backward(args);
@@ -718,6 +738,10 @@ void bind_reverse_csr(int type, Address indptr, Address indices, Address edge_id
   reverse_csr(args);
 }
 
+int64_t bind_indptr_edges(int type, Address indptr, int64_t num_rows) {
+  return indptr_edges(index_type(type), at(indptr), num_rows);
+}
+
 void bind_make_plan(int type, Address indptr, int64_t num_rows, int64_t num_edges, Address plan) {
   make_plan(index_type(type), at(indptr), num_rows, num_edges, at<int64_t>(plan));
 }
@@ -767,6 +791,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("sort_edges", &bind_sort_edges);
   m.def("reverse_csr", &bind_reverse_csr);
   m.def("make_plan", &bind_make_plan);
+  m.def("indptr_edges", &bind_indptr_edges);
   m.def("plan_length", &plan_length);
   m.def("set_isa", &set_isa);
   m.def("build_info", &build_info);

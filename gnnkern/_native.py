@@ -86,15 +86,16 @@ def address(tensor: Tensor | None) -> int:
 
 def fields(csr: Csr, num_cols: int) -> tuple[int, ...]:
     """A matrix as the kernels take it."""
+    indptr, indices, edge_id, plan = csr
     return (
-        INDEX_CODES[csr.indptr.dtype],
-        csr.indptr.data_ptr(),
-        csr.indices.data_ptr(),
-        address(csr.edge_id),
-        csr.plan.data_ptr(),
-        csr.indptr.shape[0] - 1,
+        INDEX_CODES[indptr.dtype],
+        indptr.data_ptr(),
+        indices.data_ptr(),
+        0 if edge_id is None else edge_id.data_ptr(),
+        plan.data_ptr(),
+        indptr.shape[0] - 1,
         num_cols,
-        csr.indices.shape[0],
+        indices.shape[0],
     )
 
 
@@ -107,11 +108,11 @@ def segment_fields(indptr: Tensor, num_edges: int) -> tuple[int, ...]:
 
 def rows_of(x: Tensor) -> tuple[Tensor, int, int]:
     """`x` with contiguous rows, its row stride and its row width, in elements."""
-    width = x.shape[1:].numel()
-    if x.dim() == 2 and x.stride(1) == 1 and x.stride(0) >= width:
-        return x, x.stride(0), width
-    x = x.contiguous()
-    return x, width, width
+    shape, stride = x.shape, x.stride()
+    if len(shape) == 2 and stride[1] == 1 and stride[0] >= shape[1]:
+        return x, stride[0], shape[1]
+    width = shape[1:].numel()
+    return x.contiguous(), width, width
 
 
 def new_statistics(x: Tensor, num_groups: int, parts: int) -> Tensor:
@@ -134,6 +135,12 @@ def make_plan(indptr: Tensor, num_edges: int) -> Tensor:
     code = INDEX_CODES[indptr.dtype]
     module().make_plan(code, indptr.data_ptr(), num_rows, num_edges, plan.data_ptr())
     return plan
+
+
+def indptr_edges(indptr: Tensor) -> int:
+    """The number of edges of a contiguous indptr [num_rows + 1]; -1 where it is not valid."""
+    code = INDEX_CODES[indptr.dtype]
+    return int(module().indptr_edges(code, indptr.data_ptr(), indptr.shape[0] - 1))
 
 
 def plan_max_degree(plan: Tensor) -> int:

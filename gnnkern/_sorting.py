@@ -13,7 +13,7 @@ _LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
 
 
 def _native_runs(tensor: Tensor) -> bool:
-    return _native.native is not None and tensor.device.type == "cpu"
+    return _native.native is not None and tensor.is_cpu
 
 
 def make_plan(indptr: Tensor, num_edges: int) -> Tensor:
@@ -32,6 +32,10 @@ def max_degree(indptr: Tensor, plan: Tensor) -> int:
 
 def check_indptr(who: str, indptr: Tensor, num_edges: int | None) -> None:
     """ValueError where indptr does not go from 0 to num_edges (any) without decreasing."""
+    if _native_runs(indptr) and indptr.is_contiguous():
+        edges = _native.indptr_edges(indptr)
+        if edges >= 0 and num_edges in (None, edges):
+            return
     first, last = int(indptr[0]), int(indptr[-1])
     if num_edges is None:
         num_edges = last

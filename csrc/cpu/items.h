@@ -87,14 +87,22 @@ static inline void for_each_part_of(const Csr& csr, const PlanItem& item, const 
   }
 }
 
-// Calls visit(context, part) for every row part, with the context that enter(item, thread)
-// returned.
+// Calls visit(context, item) for every item, with the context that enter(item, thread) returned.
 template <class Enter, class Visit>
-static inline void for_each_row_part(const Csr& csr, int threads, const Enter& enter,
-                                     const Visit& visit) {
+static inline void for_each_item(const Csr& csr, int threads, const Enter& enter,
+                                 const Visit& visit) {
   parallel_tasks(csr.plan.header->num_items, threads, [&](int64_t number, int thread) {
     const PlanItem& item = csr.plan.items[number];
     const auto context = enter(item, thread);
+    visit(context, item);
+  });
+}
+
+// Calls visit(context, part) for every row part, with the context of its item.
+template <class Enter, class Visit>
+static inline void for_each_row_part(const Csr& csr, int threads, const Enter& enter,
+                                     const Visit& visit) {
+  for_each_item(csr, threads, enter, [&](const auto& context, const PlanItem& item) {
     for_each_part_of(csr, item, [&](const RowPart& part) { visit(context, part); });
   });
 }

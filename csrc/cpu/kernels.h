@@ -90,6 +90,9 @@ struct SelectBackwardArgs {
   // With grad_weight: the x of the forward, [num_cols, width].
   const void* x;
   int64_t x_stride;
+  // Of the gradient of x: how many columns a thread sums at a time, and per thread
+  // [num_cols, owned_columns] of the compute type unless that is all of a grad_x of this type.
+  int64_t owned_columns;
   Workspace workspace;
   // As in RowReduceArgs. The gradient of x is that of the columns of the message.
   EdgeOp op = EdgeOp::kMul;

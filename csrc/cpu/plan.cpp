@@ -99,4 +99,15 @@ void make_plan(IndexType index_type, const void* indptr, int64_t num_rows, int64
   });
 }
 
+int64_t indptr_edges(IndexType index_type, const void* indptr, int64_t num_rows) {
+  int64_t edges = -1;
+  dispatch_index(index_type, [&]<typename index_t>() {
+    const auto* at = static_cast<const index_t*>(indptr);
+    bool falls = at[0] != 0;
+    for (int64_t row = 0; row < num_rows; ++row) falls |= at[row + 1] < at[row];
+    if (!falls) edges = at[num_rows];
+  });
+  return edges;
+}
+
 }  // namespace gnnkern

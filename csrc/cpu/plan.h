@@ -71,4 +71,7 @@ struct Plan {
 void make_plan(IndexType index_type, const void* indptr, int64_t num_rows, int64_t num_edges,
                int64_t* data);
 
+// The number of edges of an indptr that starts at 0 and does not decrease; otherwise -1.
+int64_t indptr_edges(IndexType index_type, const void* indptr, int64_t num_rows);
+
 }  // namespace gnnkern

@@ -22,6 +22,7 @@ struct SumReducer {
   static constexpr int kTile = kVectorBytes == 16 ? 4 : 8;
   static constexpr bool kSelects = false;
   static constexpr bool kAssociates = true;
+  static constexpr bool kShortRows = true;
   using scalar = compute_t;
   struct State {
     vec<compute_t> value;
@@ -58,6 +59,7 @@ struct SelectReducer {
   static constexpr int kTile = kVectorBytes == 64 ? 8 : 4;
   static constexpr bool kSelects = kTracks;
   static constexpr bool kAssociates = false;
+  static constexpr bool kShortRows = true;
   using scalar = compute_t;
   // Of a state: the value is negated where the smallest is looked for.
   struct State {

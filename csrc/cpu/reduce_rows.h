@@ -153,12 +153,14 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
                                   const MakeRows& make_rows, const StageWeight& stage_weight,
                                   const MakeWeight& make_weight) {
   using compute_t = typename Reducer::scalar;
+  using Rows = std::invoke_result_t<MakeRows, const row_t*>;
+  using Weight = std::invoke_result_t<MakeWeight, const compute_t*, int64_t>;
   const PartialStates<Reducer> partial{workspace.partial, columns.width};
 
   struct Context {
     RowNumbers numbers;
-    std::invoke_result_t<MakeRows, const row_t*> rows;
-    std::invoke_result_t<MakeWeight, const compute_t*, int64_t> weights;
+    Rows rows;
+    Weight weights;
     Context(const MakeRows& make_rows, const MakeWeight& make_weight, const Csr& csr,
             const PlanItem& item, const compute_t* staged)
         : numbers(csr, item),
@@ -185,7 +187,36 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
                  }
                });
   };
-  for_each_row_part(csr, workspace.threads, enter, visit);
+  const auto visit_parts = [&](const auto& context, const PlanItem& item) {
+    for_each_part_of(csr, item, [&](const RowPart& part) { visit(context, part); });
+  };
+  // Chosen once per call: rows that fill a tile need no loop over tiles.
+  const auto visit_items = [&]<int kTile>() {
+    for_each_item(csr, workspace.threads, enter, [&](const auto& context, const PlanItem& item) {
+      if (item.slot >= 0) return visit_parts(context, item);
+      reduce_short_rows<kTile>(
+          csr, item, reducer, context.rows, context.weights, columns,
+          [&](int64_t row, int64_t degree, int64_t vector, const auto& state) {
+            writer.finish(row, degree, vector, state, kLanes<compute_t>);
+          },
+          [&](const RowPart& part) { visit(context, part); });
+    });
+  };
+  const bool full = columns.width % kLanes<compute_t> == 0;
+  const auto visit_tiles = [&]<int... kTiles>() {
+    const auto visited = [&]<int kTile>() {
+      if constexpr (kReducesShort<Reducer, Weight, Rows, kTile>) {
+        if (!full || columns.count() != kTile) return false;
+        visit_items.template operator()<kTile>();
+        return true;
+      }
+      return false;
+    };
+    return (visited.template operator()<kTiles>() || ...);
+  };
+  if (!visit_tiles.template operator()<1, 2, 4, 8>()) {
+    for_each_item(csr, workspace.threads, enter, visit_parts);
+  }
   for_each_long_row(csr, workspace.threads, [&](int64_t row, int64_t slot_begin, int64_t slot_end) {
     const int64_t degree = row_begin(csr, row + 1) - row_begin(csr, row);
     for (int64_t vector = 0; vector < columns.count(); ++vector) {

@@ -110,6 +110,7 @@ struct EdgeRows {
 // -- weights: what multiplies vector `vector` of the message of edge `edge` ---------------------
 
 struct NoWeight {
+  static constexpr bool kShortRows = true;
   template <typename compute_t>
   vec<compute_t> apply(vec<compute_t> x, int64_t, int64_t) const {
     return x;
@@ -118,6 +119,7 @@ struct NoWeight {
 
 template <typename compute_t>
 struct EdgeWeight {
+  static constexpr bool kShortRows = true;
   const compute_t* weight;  // [E]
   template <typename>
   vec<compute_t> apply(vec<compute_t> x, int64_t edge, int64_t) const {
@@ -129,6 +131,7 @@ struct EdgeWeight {
 // bits take half as long as those of 64.
 template <typename compute_t>
 struct HeadWeight {
+  static constexpr bool kShortRows = true;
   const compute_t* weight;  // [E, heads]
   int64_t heads;
   int64_t vectors_per_head;
@@ -364,6 +367,74 @@ GNNKERN_NOINLINE static void reduce_row(const Reducer& reducer, const Rows& rows
   }
   if constexpr (kTile > 1) {
     while (count - vector >= 1) tile.template operator()<1>();
+  }
+}
+
+template <class Rows>
+inline constexpr bool kGathersRows = false;
+template <typename scalar_t>
+inline constexpr bool kGathersRows<GatheredRows<scalar_t>> = true;
+
+// Whether rows of exactly `kTile` vectors have a loop of their own: not where the state of so many
+// leaves no registers, nor where a step costs far more than what surrounds it.
+template <class Reducer, class Weight, class Rows, int kTile>
+inline constexpr bool kReducesShort = [] {
+  if constexpr (kGathersRows<Rows> && requires { Reducer::kShortRows && Weight::kShortRows; }) {
+    return kTile <= Reducer::kTile;
+  } else {
+    return false;
+  }
+}();
+
+// Reduces the rows of an item whose width is exactly `kTile` vectors: finish(row, degree, vector,
+// state) for each vector of a short row, other(part) for empty and longer rows. Most rows of most
+// graphs have a few edges, and calls, tiles, streams and runs cost as much as those.
+template <int kTile, class Reducer, class Weight, class Rows, class Finish, class Other>
+static inline void reduce_short_rows(const Csr& csr, const PlanItem& item, const Reducer& reducer,
+                                     const Rows& all_rows, const Weight& all_weights,
+                                     const Columns<typename Reducer::scalar>& columns,
+                                     const Finish& finish, const Other& other) {
+  if constexpr (kReducesShort<Reducer, Weight, Rows, kTile>) {
+    using compute_t = typename Reducer::scalar;
+    // Longer rows of one or two vectors would wait for one addition per edge.
+    constexpr int64_t kFewEdges = kTile <= 2 ? 16 : kRunEdges;
+    // Copies, which the compiler may keep in registers while results are written.
+    const Weight weight = all_weights;
+    int64_t begin = item.edge_begin;
+    for (int64_t row = item.row_begin; row < item.row_end; ++row) {
+      const int64_t end = row_begin(csr, row + 1);
+      if (end == begin || end - begin > kFewEdges) {
+        other(RowPart{row, begin, end, item.edge_end, item.slot});
+        begin = end;
+        continue;
+      }
+      const auto rows = all_rows.seen_from(row);
+      const auto fetch_ahead = [&](int64_t edge) {
+        const int64_t next = edge + kPrefetchEdges;
+        rows.template fetch<kTile * kLanes<compute_t> * sizeof(*rows.x)>(
+            next < item.edge_end ? next : item.edge_end - 1, 0);
+      };
+      const auto message = [&](int64_t edge, int k) {
+        const int64_t column = k * kLanes<compute_t>;
+        return weight.template apply<compute_t>(
+            rows.template message<false>(edge, column, kLanes<compute_t>), edge, k);
+      };
+      typename Reducer::State state[kTile];
+      fetch_ahead(begin);
+      GNNKERN_UNROLL
+      for (int k = 0; k < kTile; ++k) state[k] = reducer.first(message(begin, k), 0);
+      for (int64_t edge = begin + 1; edge < end; ++edge) {
+        fetch_ahead(edge);
+        GNNKERN_UNROLL
+        for (int k = 0; k < kTile; ++k) reducer.step(state[k], message(edge, k), edge - begin);
+      }
+      GNNKERN_UNROLL
+      for (int k = 0; k < kTile; ++k) {
+        reducer.close(state[k], end - begin);
+        finish(row, end - begin, k, state[k]);
+      }
+      begin = end;
+    }
   }
 }
 

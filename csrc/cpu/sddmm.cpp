@@ -1,6 +1,7 @@
 // One result per edge from the rows at its two ends, or from its own.
 
 #include "dots.h"
+#include "edge_dots.h"
 #include "items.h"
 #include "messages.h"
 
@@ -102,6 +103,57 @@ void combine_ends(const SddmmArgs& args) {
                     });
 }
 
+// Dot products of the two ends, whose lanes are summed for many edges at once.
+template <typename scalar_t>
+void dot_ends(const SddmmArgs& args) {
+  using compute_t = compute_of<scalar_t>;
+  constexpr int64_t kSums = 512;
+  const Csr& csr = args.csr;
+  const int64_t heads = args.heads;
+  const int64_t head_width = args.width / heads;
+  const bool far = is_far(csr.num_cols, args.width * sizeof(scalar_t));
+  const auto* lhs = static_cast<const scalar_t*>(args.lhs);
+  auto* out = static_cast<scalar_t*>(args.out);
+  const auto enter = [&](const PlanItem& item, int) { return RowNumbers(csr, item); };
+
+  dispatch_dots<compute_t>(heads, head_width, [&]<class Form>(Form) {
+    for_each_item(csr, args.threads, enter, [&](const RowNumbers& numbers, const PlanItem& item) {
+      const GatheredRows<scalar_t> rows{static_cast<const scalar_t*>(args.rhs), args.width,
+                                        numbers.data(), far};
+      // Sums are written in whole vectors.
+      compute_t sums[kSums + kLanes<compute_t>];
+      int64_t row = item.row_begin;
+      int64_t row_end = item.slot >= 0 ? item.edge_end : row_begin(csr, row + 1);
+      int64_t to;
+      for (int64_t from = item.edge_begin; from < item.edge_end; from = to) {
+        to = from + kSums / heads < item.edge_end ? from + kSums / heads : item.edge_end;
+        LaneSums<compute_t, Form::kGroup> dots(sums, 1);
+        for (int64_t edge = from; edge < to; ++edge) {
+          while (edge >= row_end) row_end = row_begin(csr, ++row + 1);
+          const int64_t ahead = edge + kPrefetchEdges;
+          rows.fetch(ahead < item.edge_end ? ahead : item.edge_end - 1, 0,
+                     args.width * sizeof(scalar_t));
+          push_dots<Form>(dots, PlainRow<scalar_t>{lhs + row * args.width},
+                          PlainRow<scalar_t>{rows.at(edge)}, heads, head_width);
+        }
+        dots.finish();
+        const compute_t* sum = sums;
+        if (!csr.edge_id) {
+          convert(out + from * heads, sum, (to - from) * heads);
+          continue;
+        }
+        for (int64_t edge = from; edge < to; ++edge) {
+          scalar_t* own = out + caller_edge(csr, edge) * heads;
+          for (int64_t head = 0; head < heads; ++head) store_one(own + head, *sum++);
+        }
+      }
+    });
+  });
+}
+
+// The most heads that `dot_ends` takes.
+constexpr int64_t kMostHeads = 256;
+
 // Operands anywhere, of any widths.
 template <typename scalar_t>
 void combine_anywhere(const SddmmArgs& args) {
@@ -135,7 +187,7 @@ void combine_anywhere(const SddmmArgs& args) {
       const scalar_t* left = lhs + place(args.lhs_at, part.row, edge) * args.lhs_width;
       scalar_t* to = out + caller_edge(args.csr, edge) * args.out_width;
       if (args.op == EdgeOp::kCopy) {
-        std::memcpy(to, left, args.out_width * sizeof(scalar_t));
+        copy_row(to, left, args.out_width * sizeof(scalar_t));
         continue;
       }
       const scalar_t* right = rhs + place(args.rhs_at, part.row, edge) * args.rhs_width;
@@ -152,7 +204,9 @@ void combine_anywhere(const SddmmArgs& args) {
 
 void sddmm(const SddmmArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
-    if (args.out_width == 0) {
+    if (args.out_width == 0 && args.op == EdgeOp::kDot && args.heads <= kMostHeads) {
+      dot_ends<scalar_t>(args);
+    } else if (args.out_width == 0) {
       combine_ends<scalar_t>(args);
     } else {
       combine_anywhere<scalar_t>(args);

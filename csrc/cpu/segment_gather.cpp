@@ -10,7 +10,7 @@ void segment_gather(const SegmentGatherArgs& args) {
   const auto nothing = [](const PlanItem&, int) { return 0; };
   for_each_row_part(args.csr, args.threads, nothing, [&](int, const RowPart& part) {
     for (int64_t edge = part.begin; edge < part.end; ++edge) {
-      __builtin_memcpy(out + edge * args.row_bytes, x + part.row * args.row_bytes, args.row_bytes);
+      copy_row(out + edge * args.row_bytes, x + part.row * args.row_bytes, args.row_bytes);
     }
   });
 }

@@ -21,6 +21,21 @@ struct SegmentSoftmax {
     return reinterpret_cast<compute_t*>(memory(thread)) + 2 * heads + number * kChunkEdges * heads;
   }
 
+  // values[i] = combine(values[i], others[i]).
+  template <class Combine>
+  static void combine_flat(compute_t* values, const compute_t* others, int64_t count,
+                           const Combine& combine) {
+    int64_t i = 0;
+    for (; i + kLanes<compute_t> <= count; i += kLanes<compute_t>) {
+      store(values + i, combine(load(values + i), load(others + i)));
+    }
+    if (i < count) {
+      const int rest = static_cast<int>(count - i);
+      store_first(values + i, combine(load_first(values + i, rest), load_first(others + i, rest)),
+                  rest);
+    }
+  }
+
   // Writes staged values of an item back to the caller's order.
   void unstage(const PlanItem& item, const compute_t* staged) const {
     auto* out = static_cast<scalar_t*>(args.out);
@@ -33,7 +48,19 @@ struct SegmentSoftmax {
     });
   }
 
-  // Rows that one item holds go through `whole`. Of long rows every chunk gives its statistics by
+  // Calls visit(first edge, edges, room for statistics) for the rows of an item that have edges.
+  template <class Visit>
+  void for_each_row_of(const PlanItem& item, int thread, const Visit& visit) const {
+    const auto own = SoftmaxStatistics<compute_t>::at(memory(thread), 0, heads);
+    int64_t begin = item.edge_begin;
+    for (int64_t row = item.row_begin; row < item.row_end; ++row) {
+      const int64_t end = row_begin(args.csr, row + 1);
+      if (end > begin) visit(begin - item.edge_begin, end - begin, own);
+      begin = end;
+    }
+  }
+
+  // An item of whole rows goes through `whole`. Of long rows every chunk gives its statistics by
   // `take`, which `merge` joins, and is then done by `finish`.
   template <class Stage, class Whole, class Take, class Merge, class Finish>
   void run(const Stage& stage_item, const Whole& whole, const Take& take, const Merge& merge,
@@ -67,13 +94,7 @@ struct SegmentSoftmax {
         finish(thread, 0, item.edge_end - item.edge_begin,
                Statistics::at(args.workspace.partial, item.slot, heads));
       } else {
-        int64_t begin = item.edge_begin;
-        for (int64_t row = item.row_begin; row < item.row_end; ++row) {
-          const int64_t end = row_begin(csr, row + 1);
-          const auto own = Statistics::at(memory(thread), 0, heads);
-          if (end > begin) whole(thread, begin - item.edge_begin, end - begin, own);
-          begin = end;
-        }
+        whole(item, thread);
       }
       unstage(item, stage(thread, 0));
     });
@@ -83,9 +104,17 @@ struct SegmentSoftmax {
     const auto* score = static_cast<const scalar_t*>(args.score);
     run([&](const PlanItem& item,
             int thread) { stage_edges(args.csr, score, heads, item, stage(thread, 0)); },
-        [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
-          statistics.take_and_normalise(stage(thread, 0) + first * heads, edges, heads,
-                                        stage(thread, 1));
+        // Step by step over all rows: the exponentials fill whole vectors, and what one row waits
+        // for is hidden by its neighbours.
+        [&](const PlanItem& item, int thread) {
+          compute_t* scores = stage(thread, 0);
+          for_each_row_of(item, thread, [&](int64_t first, int64_t edges, const auto& own) {
+            own.take_largest(scores + first * heads, edges, heads);
+          });
+          exp_flat(scores, (item.edge_end - item.edge_begin) * heads);
+          for_each_row_of(item, thread, [&](int64_t first, int64_t edges, const auto& own) {
+            own.divide_by_sum(scores + first * heads, edges, heads, stage(thread, 1));
+          });
         },
         [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
           statistics.take(stage(thread, 0) + first * heads, edges, heads);
@@ -112,28 +141,34 @@ struct SegmentSoftmax {
     const auto multiply = [&](int thread, int64_t first, int64_t edges) {
       compute_t* products = stage(thread, 0) + first * heads;
       const compute_t* factors = stage(thread, 1) + first * heads;
-      for (int64_t i = 0; i < edges * heads; ++i) products[i] *= factors[i];
+      combine_flat(products, factors, edges * heads, [](auto a, auto b) { return a * b; });
+    };
+    const auto fold = [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
+      fold_heads(stage(thread, 0) + first * heads, edges * heads, heads, compute_t{0}, Sum{},
+                 statistics.sum);
     };
     const auto take = [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
       multiply(thread, first, edges);
-      fold_heads(stage(thread, 0) + first * heads, edges * heads, heads, compute_t{0}, Sum{},
-                 statistics.sum);
+      fold(thread, first, edges, statistics);
     };
     const auto subtract = [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
       compute_t* products = stage(thread, 0) + first * heads;
       compute_t* factors = stage(thread, 1) + first * heads;
       change_heads(factors, edges * heads, heads, statistics.sum,
                    [](auto value, auto total) { return value * total; });
-      for (int64_t i = 0; i < edges * heads; ++i) products[i] -= factors[i];
+      combine_flat(products, factors, edges * heads, [](auto a, auto b) { return a - b; });
     };
     run(
         [&](const PlanItem& item, int thread) {
           stage_edges(args.csr, grad, heads, item, stage(thread, 0));
           stage_edges(args.csr, softmax, heads, item, stage(thread, 1));
         },
-        [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
-          take(thread, first, edges, statistics);
-          subtract(thread, first, edges, statistics);
+        [&](const PlanItem& item, int thread) {
+          multiply(thread, 0, item.edge_end - item.edge_begin);
+          for_each_row_of(item, thread, [&](int64_t first, int64_t edges, const auto& own) {
+            fold(thread, first, edges, own);
+            subtract(thread, first, edges, own);
+          });
         },
         take,
         [&](const auto& statistics, const auto& later) {

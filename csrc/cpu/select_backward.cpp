@@ -1,15 +1,17 @@
 // Gradients of a max or min over the edges of a row: only the winners receive anything.
 
 #include "items.h"
+#include "rows.h"
 #include "weights.h"
 
 namespace gnnkern::GNNKERN_ISA {
 
 namespace {
 
-// Columns of x that one thread owns: a cache line of float32, so that the rows it scatters to stay
-// in cache (16 columns of 170 thousand rows are 11 MB) and no two threads write one line.
-constexpr int64_t kOwnedColumns = 16;
+// Of rows of more edges few win anything: not worth fetching ahead.
+constexpr int64_t kFewEdges = 32;
+// How many rows ahead results and their gradients are fetched.
+constexpr int64_t kPrefetchRows = 8;
 
 template <typename scalar_t, typename argument_t>
 struct Winners {
@@ -30,6 +32,12 @@ struct Winners {
     }
   }
 
+  // Asks for a row from a column on: rows are far apart, and nothing foresees the next one.
+  void fetch(int64_t row, int64_t column) const {
+    prefetch_line(reinterpret_cast<const char*>(argument + row * args.width + column));
+    prefetch_line(reinterpret_cast<const char*>(grad + row * args.grad_stride + column));
+  }
+
   int64_t source(int64_t edge) const { return source_row(args.csr, edge); }
   // The place of (edge, column) in a tensor of [E, heads] in the caller's order.
   int64_t edge_head(int64_t edge, int64_t column) const {
@@ -45,42 +53,73 @@ struct Winners {
   }
 };
 
-// A column tile of the gradient of x belongs to one thread, which adds the rows in order: no
-// atomics, and the same bits for any number of threads.
+// Asks for the sums that the winners of rows ahead may go to.
+template <typename compute_t>
+class SumsAhead {
+ public:
+  SumsAhead(const Csr& csr, const compute_t* sums, int64_t stride)
+      : csr_(csr), sums_(sums), stride_(stride), far_(is_far(csr.num_cols, 64)) {}
+
+  // To be called row by row, with the end of each.
+  void reach(int64_t begin, int64_t end) {
+    if (!far_) return;
+    const int64_t to =
+        end + 2 * kPrefetchEdges < csr_.num_edges ? end + 2 * kPrefetchEdges : csr_.num_edges;
+    if (end - begin > kFewEdges) reached_ = to;
+    for (; reached_ < to; ++reached_) {
+      prefetch_line(reinterpret_cast<const char*>(sums_ + source_row(csr_, reached_) * stride_));
+    }
+  }
+
+ private:
+  const Csr& csr_;
+  const compute_t* sums_;
+  int64_t stride_;
+  bool far_;
+  int64_t reached_ = 0;
+};
+
+// A tile of columns of the gradient of x belongs to one thread, which adds the rows in order: no
+// atomics, and the same bits for any number of threads. Where there are several tiles, the sums of
+// one lie beside each other until it is done: in place they would be a row apart, in few sets of
+// the caches and on all pages of the result.
 template <typename scalar_t, typename argument_t>
 void scatter_winners(const SelectBackwardArgs& args) {
   using compute_t = compute_of<scalar_t>;
-  constexpr bool kInPlace = std::is_same_v<scalar_t, compute_t>;
+  constexpr bool kOwnType = std::is_same_v<scalar_t, compute_t>;
   auto* grad_x = static_cast<scalar_t*>(args.grad_x);
-  const int64_t num_tiles = (args.width + kOwnedColumns - 1) / kOwnedColumns;
+  const auto* base = static_cast<const compute_t*>(args.base);
+  const int64_t owned = args.owned_columns;
+  const int64_t num_tiles = (args.width + owned - 1) / owned;
+  const bool in_place = kOwnType && num_tiles == 1;
 
   parallel_tasks(num_tiles, args.workspace.threads, [&](int64_t tile, int thread) {
-    const int64_t begin = tile * kOwnedColumns;
-    const int64_t end = begin + kOwnedColumns < args.width ? begin + kOwnedColumns : args.width;
-    // Sums [num_cols, end - begin] of compute precision: in place, or beside and rounded once.
-    compute_t* sums;
-    int64_t stride;
-    if constexpr (kInPlace) {
-      sums = grad_x + begin;
-      stride = args.width;
-    } else {
-      sums =
-          reinterpret_cast<compute_t*>(args.workspace.stage + thread * args.workspace.stage_bytes);
-      stride = kOwnedColumns;
+    const int64_t begin = tile * owned;
+    const int64_t end = begin + owned < args.width ? begin + owned : args.width;
+    auto* sums =
+        reinterpret_cast<compute_t*>(args.workspace.stage + thread * args.workspace.stage_bytes);
+    int64_t stride = owned;
+    if constexpr (kOwnType) {
+      if (in_place) {
+        sums = grad_x;
+        stride = args.width;
+      }
     }
-    const auto* base = static_cast<const compute_t*>(args.base);
     for (int64_t row = 0; row < args.csr.num_cols; ++row) {
       compute_t* to = sums + row * stride;
       const int64_t bytes = (end - begin) * sizeof(compute_t);
       if (!base) {
         std::memset(to, 0, bytes);
-      } else if (!kInPlace) {
-        std::memcpy(to, base + row * args.width + begin, bytes);
+      } else if (!in_place) {
+        copy_row(to, base + row * args.width + begin, bytes);
       }
     }
+    SumsAhead<compute_t> ahead(args.csr, sums, stride);
     for (int64_t row = 0; row < args.csr.num_rows; ++row) {
+      ahead.reach(row_begin(args.csr, row), row_begin(args.csr, row + 1));
       for (int64_t selection = 0; selection < args.num_selections; ++selection) {
         const Winners<scalar_t, argument_t> winners{args, args.selections[selection]};
+        winners.fetch(row + kPrefetchRows < args.csr.num_rows ? row + kPrefetchRows : row, begin);
         winners.visit_row(row, begin, end, [&](int64_t column, int64_t edge) {
           compute_t value = winners.grad_at(row, column);
           if (args.weight) {
@@ -91,10 +130,29 @@ void scatter_winners(const SelectBackwardArgs& args) {
         });
       }
     }
-    if constexpr (!kInPlace) {
-      for (int64_t row = 0; row < args.csr.num_cols; ++row) {
-        convert(grad_x + row * args.width + begin, sums + row * stride, end - begin);
-      }
+    if (in_place) return;
+    for (int64_t row = 0; row < args.csr.num_cols; ++row) {
+      convert(grad_x + row * args.width + begin, sums + row * stride, end - begin);
+    }
+  });
+}
+
+// Segments: a row's edges are its own, and one selection makes each of their elements win once.
+template <typename scalar_t, typename argument_t>
+void spread_winners(const SelectBackwardArgs& args) {
+  const Winners<scalar_t, argument_t> winners{args, args.selections[0]};
+  auto* grad_x = static_cast<scalar_t*>(args.grad_x);
+  const int64_t row_bytes = args.width * sizeof(scalar_t);
+  parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t number, int) {
+    const PlanItem& item = args.csr.plan.items[number];
+    std::memset(grad_x + item.edge_begin * args.width, 0,
+                (item.edge_end - item.edge_begin) * row_bytes);
+    for (int64_t row = item.row_begin; row < item.row_end; ++row) {
+      winners.visit_row(row, 0, args.width, [&](int64_t column, int64_t edge) {
+        // Of a long row every chunk writes what its own edges have won.
+        if (item.slot >= 0 && (edge < item.edge_begin || edge >= item.edge_end)) return;
+        store_one(grad_x + edge * args.width + column, winners.grad_at(row, column));
+      });
     }
   });
 }
@@ -155,7 +213,9 @@ void sum_weight_gradient(const SelectBackwardArgs& args) {
 void select_backward(const SelectBackwardArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
     const auto run = [&]<typename argument_t>() {
-      if (args.grad_x) {
+      if (args.grad_x && !args.csr.indices && args.num_selections == 1 && !args.weight) {
+        spread_winners<scalar_t, argument_t>(args);
+      } else if (args.grad_x) {
         scatter_winners<scalar_t, argument_t>(args);
       } else {
         if (args.wide_grad_weight) {

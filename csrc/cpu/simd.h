@@ -238,6 +238,36 @@ static inline void convert(to_t* to, const from_t* from, int64_t count) {
   }
 }
 
+// Copies a row of any type: no call, which for short rows takes longer than the copy.
+static inline void copy_row(void* to, const void* from, int64_t bytes) {
+  auto* out = static_cast<char*>(to);
+  const auto* in = static_cast<const char*>(from);
+  const auto copy = [&]<int kBytes>(int64_t offset) {
+    typedef char block_t __attribute__((vector_size(kBytes)));
+    block_t block;
+    std::memcpy(&block, in + offset, kBytes);
+    std::memcpy(out + offset, &block, kBytes);
+  };
+  if (bytes >= kVectorBytes) {
+    for (int64_t offset = 0; offset < bytes; offset += kVectorBytes) {
+      const int64_t last = bytes - kVectorBytes;
+      copy.template operator()<kVectorBytes>(offset < last ? offset : last);
+    }
+    return;
+  }
+  // Two blocks that may overlap, or single elements.
+  const auto in_two = [&]<int kBytes>() {
+    if (bytes < kBytes) return false;
+    copy.template operator()<kBytes>(0);
+    copy.template operator()<kBytes>(bytes - kBytes);
+    return true;
+  };
+  if (kVectorBytes > 32 && in_two.template operator()<32>()) return;
+  if (kVectorBytes > 16 && in_two.template operator()<16>()) return;
+  if (in_two.template operator()<8>() || in_two.template operator()<4>()) return;
+  for (int64_t offset = 0; offset < bytes; ++offset) out[offset] = in[offset];
+}
+
 // -- arithmetic ------------------------------------------------------------------------------
 
 // Lane `lane` of the result is lane `from[lane]` of `value`.

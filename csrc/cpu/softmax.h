@@ -25,10 +25,33 @@ static inline vec<compute_t> combine_heads(vec<compute_t> value, int64_t heads,
   return value;
 }
 
+// Calls body(first head, lanes) for each vector of heads, the last of which may be shorter.
+template <typename compute_t, class Body>
+static inline void for_each_head_vector(int64_t heads, const Body& body) {
+  for (int64_t head = 0; head < heads; head += kLanes<compute_t>) {
+    body(head,
+         static_cast<int>(heads - head < kLanes<compute_t> ? heads - head : kLanes<compute_t>));
+  }
+}
+
 // Folds `count` values from `from` on into out[heads], starting at `initial`.
 template <typename compute_t, class Combine>
 static inline void fold_heads(const compute_t* from, int64_t count, int64_t heads,
                               compute_t initial, const Combine& combine, compute_t* out) {
+  if (heads > kLanes<compute_t>) {
+    for_each_head_vector<compute_t>(heads, [&](int64_t head, int lanes) {
+      vec<compute_t> folded = broadcast(initial);
+      if (lanes == kLanes<compute_t>) {
+        for (int64_t i = head; i < count; i += heads) folded = combine(folded, load(from + i));
+      } else {
+        for (int64_t i = head; i < count; i += heads) {
+          folded = combine(folded, load_first(from + i, lanes));
+        }
+      }
+      store_first(out + head, folded, lanes);
+    });
+    return;
+  }
   if (!heads_tile_vector<compute_t>(heads)) {
     for (int64_t head = 0; head < heads; ++head) out[head] = initial;
     for (int64_t i = 0; i < count; i += heads) {
@@ -56,6 +79,20 @@ static inline void fold_heads(const compute_t* from, int64_t count, int64_t head
 template <typename compute_t, class Change>
 static inline void change_heads(compute_t* values, int64_t count, int64_t heads,
                                 const compute_t* per_head, const Change& change) {
+  if (heads > kLanes<compute_t>) {
+    for_each_head_vector<compute_t>(heads, [&](int64_t head, int lanes) {
+      const vec<compute_t> own = load_first(per_head + head, lanes);
+      if (lanes == kLanes<compute_t>) {
+        for (int64_t i = head; i < count; i += heads)
+          store(values + i, change(load(values + i), own));
+      } else {
+        for (int64_t i = head; i < count; i += heads) {
+          store_first(values + i, change(load_first(values + i, lanes), own), lanes);
+        }
+      }
+    });
+    return;
+  }
   if (!heads_tile_vector<compute_t>(heads)) {
     for (int64_t i = 0; i < count; i += heads) {
       for (int64_t head = 0; head < heads; ++head) {
@@ -131,6 +168,45 @@ struct SoftmaxStatistics {
     change_heads(scores, count, heads, largest, [](auto score, auto top) { return score - top; });
     exp_flat(scores, count);
     fold_heads(scores, count, heads, compute_t{0}, Sum{}, sum);
+  }
+
+  // From the scores of a whole row, which become score - largest.
+  void take_largest(compute_t* scores, int64_t edges, int64_t heads) const {
+    const int64_t count = edges * heads;
+    const vec<compute_t> lowest = broadcast(kMinusInfinity<compute_t>);
+    if (heads_tile_vector<compute_t>(heads) && count <= kLanes<compute_t>) {
+      // Most rows: one load, one store, everything between them in registers.
+      const int lanes = static_cast<int>(count);
+      const vec<compute_t> value = load_with(scores, lanes, lowest);
+      const vec<compute_t> top = combine_heads<compute_t>(value, heads, Larger{});
+      return store_first(scores, value - (top == lowest ? vec<compute_t>{} : top), lanes);
+    }
+    fold_heads(scores, count, heads, kMinusInfinity<compute_t>, Larger{}, largest);
+    for (int64_t head = 0; head < heads; ++head) {
+      if (largest[head] == kMinusInfinity<compute_t>) largest[head] = 0;
+    }
+    change_heads(scores, count, heads, largest, [](auto score, auto top) { return score - top; });
+  }
+
+  // From the exponentials of a whole row, which become their shares.
+  void divide_by_sum(compute_t* values, int64_t edges, int64_t heads, compute_t* scale) const {
+    const int64_t count = edges * heads;
+    if (heads_tile_vector<compute_t>(heads) && count <= kLanes<compute_t>) {
+      const int lanes = static_cast<int>(count);
+      const vec<compute_t> value = load_first(values, lanes);
+      const vec<compute_t> total = combine_heads<compute_t>(value, heads, Sum{});
+      const vec<compute_t> factor = total == vec<compute_t>{} ? total : 1 / total;
+      return store_first(values, value * factor, lanes);
+    }
+    fold_heads(values, count, heads, compute_t{0}, Sum{}, sum);
+    for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(sum[head]);
+    change_heads(values, count, heads, scale,
+                 [](auto value, auto factor) { return value * factor; });
+  }
+
+  static vec<compute_t> load_with(const compute_t* from, int lanes, vec<compute_t> others) {
+    const auto valid = lane_numbers<compute_t>() < static_cast<lane_int<compute_t>>(lanes);
+    return valid ? load_first(from, lanes) : others;
   }
 
   // From the scores of a whole row, which become their softmax.

@@ -26,9 +26,9 @@ def _reduce(
     argument: torch.dtype | None,
     statistics: Tensor | None = None,  # [num_rows, 2, ...] of the accumulating dtype, to be filled
 ) -> tuple[Tensor, Tensor | None]:
-    num_rows = csr_fields[5]
-    out = x.new_empty((num_rows, *x.shape[1:]))
-    positions = None if argument is None else x.new_empty(out.shape, dtype=argument)
+    # Sizes one by one: torch reads them in half the time of a tuple's.
+    out = x.new_empty(csr_fields[5], *x.shape[1:])
+    positions = None if argument is None else torch.empty_like(out, dtype=argument)
     if out.numel() == 0:
         return out, positions
     x, x_stride, width = rows_of(x)

@@ -131,6 +131,13 @@ def add_bench(commands: _Commands) -> None:
         metavar="X",
         help="leave out what would need more",
     )
+    add(
+        "--leave-out",
+        type=_seconds,
+        default=plan.leave_out,
+        metavar="X",
+        help="leave out peers that at another width took X times as long as the best one",
+    )
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write every cell as it is made")
     add("--resume", action="store_true", help="keep the cells that FILE has, measure the others")
@@ -208,6 +215,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         cell_seconds=options.cell_seconds,
         budget=options.budget,
         memory_gb=options.memory_gb,
+        leave_out=options.leave_out,
         json=options.json,
         resume=options.resume,
     )

@@ -55,6 +55,8 @@ _BYTES = (
     "gathers nothing: the bytes streamed) by the time. floor: the largest of T_comp, T_cache and "
     "T_compute."
 )
+# A peer that is left out for being slow took this long at least: what is shorter costs little.
+_LONG_SECONDS = 0.1
 # What has to agree for a file to be continued.
 _SAME = ("schema", "commit", "machine", "versions", "threads", "rounds", "backend")
 
@@ -107,15 +109,45 @@ def _measure(plan: Plan, cell: Cell, seconds: float, report: Report) -> str | No
     built: dict[str, Any] = {}
     # All directions or none, so that a run continued later begins with a whole cell.
     rows = [
-        _row_of(plan, problem, direction, seconds / len(problem.directions), built)
+        _row_of(
+            plan,
+            problem,
+            direction,
+            seconds / len(problem.directions),
+            built,
+            _far_behind(plan, report, cell, direction),
+        )
         for direction in problem.directions
     ]
     report["cells"] += rows
     return None
 
 
+def _far_behind(plan: Plan, report: Report, cell: Cell, direction: str) -> dict[str, str]:
+    """The peers that were too slow at another width to be measured again, with how slow they were.
+
+    PyG's default path is always measured, since every cell is compared with it.
+    """
+    left_out: dict[str, str] = {}
+    for row in report["cells"]:
+        if key(row) != (cell.op, *_known_as(cell)[1:2], row["width"], cell.dtype, direction):
+            continue
+        times = {name: r["median_ms"] for name, r in row["results"].items() if name != OURS}
+        for name, time_ms in times.items():
+            best = min(times.values())
+            if time_ms > plan.leave_out * best and time_ms > 1e3 * _LONG_SECONDS:
+                left_out[name] = f"{time_ms / best:.1f} times the best peer at {row['width']}"
+    left_out.pop(PYG_DEFAULT, None)
+    return left_out
+
+
 def _row_of(
-    plan: Plan, problem: Problem, direction: str, seconds: float, built: dict[str, Any]
+    plan: Plan,
+    problem: Problem,
+    direction: str,
+    seconds: float,
+    built: dict[str, Any],
+    far_behind: dict[str, str],
 ) -> Row:
     everybody = contenders(
         problem.op,
@@ -131,7 +163,7 @@ def _row_of(
     for contender in everybody:
         name = contender.name
         limit = min(available_memory(), plan.memory_gb * 1e9)
-        obstacle = contender.obstacle(problem, direction, limit)
+        obstacle = far_behind.get(name) or contender.obstacle(problem, direction, limit)
         if obstacle is not None:
             skipped[name] = obstacle
             continue

@@ -59,6 +59,7 @@ class Plan:
     cell_seconds: float = 20.0
     budget: float = float("inf")  # seconds in all
     memory_gb: float = float("inf")
+    leave_out: float = float("inf")  # peers this many times slower than the best at another width
     json: Path | None = None
     resume: bool = False
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnkern._native import Csr, accumulate_dtype
-from gnnkern.ops._operator import is_tracked
+from gnnkern.ops._operator import is_tracked, run
 from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 
 __all__ = ["divide_by_count", "divide_rows", "dot_edges", "sum_rows"]
@@ -46,7 +46,7 @@ class _RowSum(Linear):
         return sum_rows(self.fwd, self.rev, x, weight, self.backend, self.reduce)
 
     def value(self, *tensors: Tensor | None) -> Tensor:
-        out: Tensor = torch.ops.gnnkern.spmm.default(*self.fwd, *tensors, self.reduce, self.backend)
+        out: Tensor = run("spmm", *self.fwd, *tensors, self.reduce, self.backend)
         return out
 
     def gradients(
@@ -97,7 +97,7 @@ class _SumRows(torch.autograd.Function):
         ctx.save_for_backward(*fwd, *rev, x, weight)
         ctx.backend = backend
         ctx.reduce = reduce
-        out: Tensor = torch.ops.gnnkern.spmm.default(*fwd, x, weight, reduce, backend)
+        out: Tensor = run("spmm", *fwd, x, weight, reduce, backend)
         return out
 
     @staticmethod
@@ -122,7 +122,7 @@ def sum_rows(
             return transformed(_RowSum(fwd, rev, backend, reduce), x, weight)
         out: Tensor = _SumRows.apply(fwd, rev, x, weight, backend, reduce)
         return out
-    out = torch.ops.gnnkern.spmm.default(*fwd, x, weight, reduce, backend)
+    out = run("spmm", *fwd, x, weight, reduce, backend)
     return out
 
 
@@ -143,7 +143,7 @@ class _EdgeDot(Linear):
         return dot_edges(self.fwd, self.rev, x_dst, x_src, self.backend)
 
     def value(self, *tensors: Tensor | None) -> Tensor:
-        out: Tensor = torch.ops.gnnkern.sddmm.default(*self.fwd, *tensors, "dot", self.backend)
+        out: Tensor = run("sddmm", *self.fwd, *tensors, "dot", self.backend)
         return out
 
     def gradients(
@@ -178,7 +178,7 @@ class _DotEdges(torch.autograd.Function):
     def forward(ctx: Any, fwd: Csr, rev: Csr, x_dst: Tensor, x_src: Tensor, backend: str) -> Tensor:
         ctx.save_for_backward(*fwd, *rev, x_dst, x_src)
         ctx.backend = backend
-        out: Tensor = torch.ops.gnnkern.sddmm.default(*fwd, x_dst, x_src, "dot", backend)
+        out: Tensor = run("sddmm", *fwd, x_dst, x_src, "dot", backend)
         return out
 
     @staticmethod
@@ -201,5 +201,5 @@ def dot_edges(
             return transformed(_EdgeDot(fwd, rev, backend), x_dst, x_src)
         out: Tensor = _DotEdges.apply(fwd, rev, x_dst, x_src, backend)
         return out
-    out = torch.ops.gnnkern.sddmm.default(*fwd, x_dst, x_src, "dot", backend)
+    out = run("sddmm", *fwd, x_dst, x_src, "dot", backend)
     return out

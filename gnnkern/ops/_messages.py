@@ -20,7 +20,7 @@ from torch import Tensor
 from gnnkern._native import Csr
 from gnnkern.ops._linear import divide_by_count, sum_rows
 from gnnkern.ops._message_ops import message_sum_op, on_edges_op
-from gnnkern.ops._operator import is_tracked
+from gnnkern.ops._operator import is_tracked, run
 from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 
 __all__ = ["by_edge", "edge_copy", "edge_product", "edge_sum", "fit", "message_sum"]
@@ -112,7 +112,7 @@ class _EdgeSum(_OnGraph):
     def value(self, *tensors: Tensor | None) -> Tensor:
         reduce, backend = self.options
         csr = by_edge(self.fwd)
-        out: Tensor = torch.ops.gnnkern.spmm.default(*csr, *tensors, None, reduce, backend)
+        out: Tensor = run("spmm", *csr, *tensors, None, reduce, backend)
         return out
 
     def gradients(
@@ -260,7 +260,7 @@ class _EdgeProduct(_OnGraph):
         op, ends, shape, backend = self.options
         lhs, rhs = _both(tensors)
         if ends == ("dst", "src") and lhs.shape[1:] == rhs.shape[1:] == torch.Size(shape):
-            out: Tensor = torch.ops.gnnkern.sddmm.default(*self.fwd, lhs, rhs, op, backend)
+            out: Tensor = run("sddmm", *self.fwd, lhs, rhs, op, backend)
             return out
         out = on_edges_op(*self.fwd, lhs, rhs, op, *ends, list(shape), backend)
         return out

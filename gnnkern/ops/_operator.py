@@ -19,19 +19,58 @@ __all__ = [
     "first_derivative_only",
     "is_tracked",
     "needs_gradient",
+    "run",
 ]
 
 _LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
+_CALLS: dict[str, Callable[..., Any]] = {}
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 
 
 def define(
     name: str, signature: str, implementation: Callable[..., Any], fake: Callable[..., Any]
-) -> Any:
-    """Define `gnnkern::<name>`; the gradient lies outside, in an autograd.Function."""
+) -> Callable[..., Any]:
+    """Define `gnnkern::<name>` and return what calls it; the gradient lies outside.
+
+    Where nobody looks at the operator, the call goes to the implementation without torch's
+    dispatcher, which takes as long as a sum over a small graph.
+    """
     _LIBRARY.define(f"{name}{signature}", tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"gnnkern::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.gnnkern, name).default
+    operator = getattr(torch.ops.gnnkern, name).default
+
+    def call(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or _is_observed(arguments):
+            return operator(*arguments)
+        return implementation(*arguments)
+
+    _CALLS[name] = call
+    return call
+
+
+def run(name: str, *arguments: Any) -> Any:
+    """Call the operator of this name, as what `define` returned for it does."""
+    return _CALLS[name](*arguments)
+
+
+def _is_observed(arguments: tuple[Any, ...]) -> bool:
+    """Whether a mode, a transform, a tracer or the profiler is to see an operator, or a subclass.
+
+    Modes stand for fake tensors, export and tracing of gradients too.
+    """
+    if (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._autograd._profiler_enabled()
+    ):
+        return True
+    # A loop: any() over a generator takes twice as long.
+    for argument in arguments:  # noqa: SIM110
+        if isinstance(argument, Tensor) and type(argument) not in _PLAIN_TENSORS:
+            return True
+    return False
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
@@ -93,6 +132,8 @@ def first_derivative_only(
 
 def cast_for_autocast(*tensors: Tensor | None, to: torch.dtype | None = None) -> Any:
     """Under autocast: floating tensors in the autocast dtype, or in `to`. Otherwise unchanged."""
+    if not torch.compiler.is_compiling() and not torch._C._is_any_autocast_enabled():
+        return tensors
     first = next((t for t in tensors if isinstance(t, Tensor)), None)
     if first is None or first.device.type == "meta":
         return tensors

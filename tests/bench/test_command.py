@@ -15,6 +15,8 @@ from gnnkern.bench.graphs import bench_graph
 from gnnkern.bench.harness import TOLERANCE, WrongResult, bind, check, contenders
 from gnnkern.bench.problems import make_problem
 from gnnkern.bench.results import SCHEMA, read
+from gnnkern.bench.run import _far_behind
+from gnnkern.bench.specs import Cell, Plan
 from gnnkern.cli import main
 
 TINY = ("--graph", "powerlaw:200,1500,50", "--rounds", "3", "--cell-seconds", "0.2", "--quiet")
@@ -232,3 +234,31 @@ def test_without_matplotlib_nothing_is_measured_before_the_message(monkeypatch, 
     assert main(["bench", "spmm_sum", *TINY, "--report", str(tmp_path / "report")]) == 2
     assert "pip install 'gnnkern[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_peers_far_behind_at_another_width_are_left_out():
+    def row(width, direction="forward", **times):
+        results = {name: {"median_ms": ms} for name, ms in times.items()}
+        return {
+            "op": "spmm_sum",
+            "graph": "tiny",
+            "width": width,
+            "dtype": "float32",
+            "direction": direction,
+            "results": results,
+        }
+
+    report = {
+        "cells": [
+            row(16, gnnkern=1.0, near=100.0, far=900.0, pyg=1000.0, short=90.0),
+            row(16, "forward + backward", near=100.0, far=200.0),
+            row(16, best=1.0, short=90.0),
+        ]
+    }
+    cell = Cell("spmm_sum", "tiny", 64, "float32")
+    left_out = _far_behind(Plan(leave_out=5), report, cell, "forward")
+    # PyG's default path stays, and so does what takes no time.
+    assert left_out == {"far": "10.0 times the best peer at 16"}
+    assert not _far_behind(Plan(leave_out=5), report, cell, "forward + backward")
+    assert not _far_behind(Plan(), report, cell, "forward")
+    assert not _far_behind(Plan(leave_out=5), report, cell._replace(op="spmm_max"), "forward")
