@@ -212,6 +212,7 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype,
                           at(base),
                           at(x),
                           x_stride,
+                          false,
                           0,
                           {},
                           edge_op(op),
@@ -220,10 +221,11 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype,
                           wide_grad_weight};
   int threads = threads_for(csr.csr, width, num_threads);
   args.owned_columns = owned_columns(width, threads);
-  // Rows of segments write to their own edges alone.
-  const bool spreads = !csr.csr.indices && each.size() == 1 && !args.weight;
+  // A matrix without edges has no indices either.
+  args.own_rows =
+      !csr.csr.indices && csr.csr.num_cols == csr.csr.num_edges && each.size() == 1 && !args.weight;
   const bool sums_beside =
-      args.grad_x && !spreads && (size_of(args.dtype) == 2 || args.owned_columns < width);
+      args.grad_x && !args.own_rows && (size_of(args.dtype) == 2 || args.owned_columns < width);
   const int64_t sums = csr.csr.num_cols * args.owned_columns * compute_size_of(args.dtype);
   if (sums_beside) {
     threads = static_cast<int>(

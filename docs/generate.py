@@ -5,7 +5,7 @@ A part stands between `<!-- begin NAME -->` and `<!-- end -->`; everything else 
 | name | what it becomes |
 |---|---|
 | `ops` | the table of ops: their meanings, backends and gradients |
-| `benchmarks` | the tables of the committed results in bench/results/cpu, or how to make one |
+| `benchmarks` | the ratios of the committed results in bench/results/cpu, or how to make some |
 | `file PATH` | the whole file |
 | `file PATH / FIRST` | from the line that starts with FIRST to the next empty line |
 | `file PATH / FIRST / LAST` | from the line that starts with FIRST to one that starts with LAST |
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -98,30 +99,41 @@ def benchmarks() -> str:
 
 
 def _results(file: Path) -> str:
-    """Return gnnkern's time beside that of the best peer, below where they were measured."""
+    """Return how many times as fast as its peers gnnkern is, below where that was measured."""
     results: dict[str, Any] = json.loads(file.read_text())
     link = f"[{file.name}](bench/results/cpu/{file.name})"
-    headings = ["op", "graph", "width", "direction", "gnnkern ms", "best peer", "its ms", "ratio"]
+    cells = [cell for cell in results["cells"] if cell["best_peer"] is not None]
+    graphs = list(dict.fromkeys(cell["graph"] for cell in cells))
     rows = []
-    for cell in results["cells"]:
-        times, peer = cell["results"], cell["best_peer"]
-        if peer is None:
-            continue
-        ratio = f"{cell['ratio']:.2f}"
-        rows.append(
-            [
-                cell["op"],
-                cell["graph"],
-                str(cell["width"]),
-                cell["direction"],
-                f"{times['gnnkern']['median_ms']:.3g}",
-                peer,
-                f"{times[peer]['median_ms']:.3g}",
-                ratio if cell["ratio"] >= 1 else f"**{ratio}**",
-            ]
-        )
+    for op in dict.fromkeys(cell["op"] for cell in cells):
+        own = [cell for cell in cells if cell["op"] == op]
+        by_graph = [[cell["ratio"] for cell in own if cell["graph"] == graph] for graph in graphs]
+        over_pyg = [cell["ratio_pyg"] for cell in own if cell["ratio_pyg"] is not None]
+        rows.append([op, *map(_spread, by_graph), _spread(over_pyg)])
     where = f"{results['machine']}; commit {results['commit']}; `{results['command']}`"
-    return f"{link}: {where}\n\n{_table(headings, rows)}"
+    table = _table(["op", *graphs, "over PyG"], rows)
+    return f"{link}: {where}\n\n{table}\n\n{_losses(cells)}"
+
+
+def _spread(ratios: list[float]) -> str:
+    """Return the geometric mean of ratios, and the smallest and the largest."""
+    if not ratios:
+        return "-"
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return f"{mean:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _losses(cells: list[dict[str, Any]]) -> str:
+    """Return the cells in which a peer is faster."""
+    lost = [cell for cell in cells if cell["ratio"] < 1]
+    mean = _spread([cell["ratio"] for cell in cells]).partition(" ")[0]
+    said = f"{len(cells)} cells, geometric mean {mean}; a peer is faster in {len(lost)}"
+    items = [
+        f"- {cell['op']}, {cell['graph']}, width {cell['width']}, {cell['dtype']}, "
+        f"{cell['direction']}: {cell['ratio']:.2f} of {cell['best_peer']}'s speed"
+        for cell in sorted(lost, key=lambda cell: cell["ratio"])
+    ]
+    return "\n".join([f"{said}{':' if lost else '.'}", *([""] if lost else []), *items])
 
 
 def excerpt(path: str, first: str | None = None, last: str | None = None) -> str:

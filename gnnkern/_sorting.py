@@ -124,7 +124,8 @@ def _reverse_fake(
     num_edges = indices.shape[0]
     # The size of a plan follows from the counts (csrc/cpu/plan.h).
     chunk = 2048
-    items = (2 * (num_cols + num_edges) + 3 * num_edges) // chunk + 2
+    group = torch.sym_min(torch.sym_max((num_cols + num_edges) // 16, 256), chunk)
+    items = (2 * (num_cols + num_edges) + 3 * num_edges) // group + 2
     length = 8 + 5 * items + 3 * (num_edges // chunk + 1)
     return (
         indptr.new_empty(num_cols + 1),

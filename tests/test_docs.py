@@ -61,27 +61,35 @@ def test_results_become_tables(generate, tmp_path, monkeypatch):
         "machine": "one core",
         "commit": "abc",
         "command": "measure",
-        "cells": [_cell("spmm", "forward", 2.0, 2.468), _cell("spmm", "forward + backward", 2, 1)],
+        "cells": [
+            _cell("spmm", "forward", 2.0, 2.468, 4.0),
+            _cell("spmm", "forward + backward", 2.0, 1.0, 16.0),
+        ],
     }
     (folder / "core.json").write_text(json.dumps(results))
     assert generate.benchmarks().splitlines() == [
         "[core.json](bench/results/cpu/core.json): one core; commit abc; `measure`",
         "",
-        "| op | graph | width | direction | gnnkern ms | best peer | its ms | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| spmm | tiny | 64 | forward | 2 | torch | 2.47 | 1.23 |",
-        "| spmm | tiny | 64 | forward + backward | 2 | torch | 1 | **0.50** |",
+        "| op | tiny | over PyG |",
+        "| --- | --- | --- |",
+        "| spmm | 0.79 (0.50 to 1.23) | 4.00 (2.00 to 8.00) |",
+        "",
+        "2 cells, geometric mean 0.79; a peer is faster in 1:",
+        "",
+        "- spmm, tiny, width 64, float32, forward + backward: 0.50 of torch's speed",
     ]
 
 
-def _cell(op, direction, ours, peer):
+def _cell(op, direction, ours, peer, pyg):
     return {
         "op": op,
         "graph": "tiny",
         "width": 64,
         "direction": direction,
         "best_peer": "torch",
+        "dtype": "float32",
         "ratio": peer / ours,
+        "ratio_pyg": pyg / ours,
         "results": {"gnnkern": {"median_ms": ours}, "torch": {"median_ms": peer}},
     }
 

@@ -90,6 +90,8 @@ struct SelectBackwardArgs {
   // With grad_weight: the x of the forward, [num_cols, width].
   const void* x;
   int64_t x_stride;
+  // Whether the rows of x are those of segments, each won in a row of its own.
+  bool own_rows;
   // Of the gradient of x: how many columns a thread sums at a time, and per thread
   // [num_cols, owned_columns] of the compute type unless that is all of a grad_x of this type.
   int64_t owned_columns;

@@ -72,6 +72,11 @@ struct RowMessages : GatheredRows<scalar_t> {
   const RowMessages& seen_from(int64_t) const { return *this; }
 };
 
+// Two rows per edge, one of them read in a stream where the edges are sorted: worth a loop of their
+// own where rows are short, as what gathers one.
+template <typename scalar_t>
+inline constexpr bool kGathersRows<RowMessages<scalar_t>> = true;
+
 // Any other broadcasting: a table names, for every column of the message, the one it reads of each
 // operand.
 template <typename scalar_t>

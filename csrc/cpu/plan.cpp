@@ -49,6 +49,7 @@ void fill_plan(const index_t* indptr, int64_t num_rows, int64_t num_edges, int64
     throw std::invalid_argument("indptr must start at 0, got " + std::to_string(indptr[0]));
   }
   PlanWriter writer(data, num_rows, num_edges);
+  const int64_t group = plan_group(num_rows, num_edges);
   int64_t group_row = 0;
   int64_t group_edge = 0;
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -65,7 +66,7 @@ void fill_plan(const index_t* indptr, int64_t num_rows, int64_t num_edges, int64
       writer.long_row(row, begin, end);
       group_row = row + 1;
       group_edge = end;
-    } else if (end - group_edge > kChunkEdges || row - group_row >= kChunkEdges) {
+    } else if (end - group_edge > group || row - group_row >= group) {
       writer.whole_rows(group_row, row, group_edge, begin);
       group_row = row;
       group_edge = begin;

@@ -380,7 +380,7 @@ inline constexpr bool kGathersRows<GatheredRows<scalar_t>> = true;
 template <class Reducer, class Weight, class Rows, int kTile>
 inline constexpr bool kReducesShort = [] {
   if constexpr (kGathersRows<Rows> && requires { Reducer::kShortRows && Weight::kShortRows; }) {
-    return kTile <= Reducer::kTile;
+    return kTile <= Reducer::kTile && kTile <= kMostTile<Rows>;
   } else {
     return false;
   }

@@ -154,6 +154,29 @@ void dot_ends(const SddmmArgs& args) {
 // The most heads that `dot_ends` takes.
 constexpr int64_t kMostHeads = 256;
 
+// Copies to every edge of what lies at one of its ends.
+template <typename scalar_t>
+void copy_ends(const SddmmArgs& args) {
+  const bool from_src = args.lhs_at == EdgeEnd::kSrc;
+  const int64_t width = args.out_width;
+  const auto* x = static_cast<const scalar_t*>(args.lhs);
+  auto* out = static_cast<scalar_t*>(args.out);
+  const bool far = from_src && is_far(args.csr.num_cols, width * sizeof(scalar_t));
+  const auto enter = [&](const PlanItem& item, int) { return RowNumbers(args.csr, item); };
+  for_each_row_part(args.csr, args.threads, enter,
+                    [&](const RowNumbers& numbers, const RowPart& part) {
+                      const GatheredRows<scalar_t> rows{x, width, numbers.data(), far};
+                      const scalar_t* own = x + part.row * width;
+                      for (int64_t edge = part.begin; edge < part.end; ++edge) {
+                        const int64_t ahead = edge + kPrefetchEdges;
+                        rows.fetch(ahead < part.item_end ? ahead : part.item_end - 1, 0,
+                                   width * sizeof(scalar_t));
+                        copy_row(out + caller_edge(args.csr, edge) * width,
+                                 from_src ? rows.at(edge) : own, width * sizeof(scalar_t));
+                      }
+                    });
+}
+
 // Operands anywhere, of any widths.
 template <typename scalar_t>
 void combine_anywhere(const SddmmArgs& args) {
@@ -186,10 +209,6 @@ void combine_anywhere(const SddmmArgs& args) {
       fetch(rhs, args.rhs_at, far_rhs, args.rhs_width, ahead);
       const scalar_t* left = lhs + place(args.lhs_at, part.row, edge) * args.lhs_width;
       scalar_t* to = out + caller_edge(args.csr, edge) * args.out_width;
-      if (args.op == EdgeOp::kCopy) {
-        copy_row(to, left, args.out_width * sizeof(scalar_t));
-        continue;
-      }
       const scalar_t* right = rhs + place(args.rhs_at, part.row, edge) * args.rhs_width;
       if (args.lhs_columns) {
         broadcast_result(args, left, right, to);
@@ -208,6 +227,8 @@ void sddmm(const SddmmArgs& args) {
       dot_ends<scalar_t>(args);
     } else if (args.out_width == 0) {
       combine_ends<scalar_t>(args);
+    } else if (args.op == EdgeOp::kCopy) {
+      copy_ends<scalar_t>(args);
     } else {
       combine_anywhere<scalar_t>(args);
     }

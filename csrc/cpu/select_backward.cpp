@@ -213,7 +213,7 @@ void sum_weight_gradient(const SelectBackwardArgs& args) {
 void select_backward(const SelectBackwardArgs& args) {
   dispatch_float(args.dtype, [&]<typename scalar_t>() {
     const auto run = [&]<typename argument_t>() {
-      if (args.grad_x && !args.csr.indices && args.num_selections == 1 && !args.weight) {
+      if (args.grad_x && args.own_rows) {
         spread_winners<scalar_t, argument_t>(args);
       } else if (args.grad_x) {
         scatter_winners<scalar_t, argument_t>(args);

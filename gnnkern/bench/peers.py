@@ -120,6 +120,8 @@ _EDGE_SOFTMAX: EdgeRows = {"": (6.6, 13.6)}
 _SEGMENT_SOFTMAX: EdgeRows = {"": (4.7, 7.7)}
 _ATTENTION: EdgeRows = {"": (2.7, 5.0)}
 _LAYER: EdgeRows = {"": (3.4, 6.0)}
+# DGL multiplies and sums as it gathers; what it makes per edge is as wide as the heads.
+_LAYER_DGL: EdgeRows = {"": (0.3, 0.6)}
 _ATTENTION_V2: EdgeRows = {"": (4.2, 7.0)}
 _LAYER_V2: EdgeRows = {"": (4.6, 8.0)}
 _DOT_ATTENTION: EdgeRows = {"": (4.0, 7.0)}
@@ -164,7 +166,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("torch", "torch", "gat_attention", _ATTENTION),
         Peer("pyg", _PYG, "gat_attention", _ATTENTION),
         Peer("torch_scatter csr", _SCATTER, "gat_attention", _ATTENTION),
-        Peer("dgl", _DGL, "gat_attention", _ATTENTION),
+        Peer("dgl", _DGL, "gat_attention", _LAYER_DGL),
     ),
     "gat_layer": (
         Peer("torch", "torch", "gat_layer", _LAYER),
@@ -172,7 +174,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("pyg EdgeIndex", _PYG, "gat_layer_edge_index", _LAYER),
         Peer("pyg loops ready", _PYG, "gat_layer_loops_ready", _LAYER),
         Peer("torch_scatter csr", _SCATTER, "gat_layer", _LAYER),
-        Peer("dgl", _DGL, "gat_layer", _LAYER),
+        Peer("dgl", _DGL, "gat_layer", _LAYER_DGL),
     ),
     "gatv2_attention": (
         Peer("torch", "torch", "gatv2_attention", _ATTENTION_V2),
