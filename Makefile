@@ -10,6 +10,8 @@ TORCH_PIP_ARGS ?=
 DATA ?=
 # Further arguments of pytest, for `make test`, `make sanitize` and `make bench`
 PYTEST_ARGS ?=
+# The same for the tests that run in Triton's interpreter
+PYTEST_TRITON_ARGS ?=
 
 # Thread pools of torch, MKL and gnnkern: one measure for every machine.
 export OMP_NUM_THREADS ?= 2
@@ -31,7 +33,7 @@ INSTALLED := $(VENV)/installed.stamp
 DEV := $(VENV)/dev.stamp
 
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test lint format stubs stubs-check pytest bench bench-once sanitize clean
+.PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton bench bench-once sanitize clean
 
 help:
 	@echo "make demo [DATA='a.npz b.npz']   train a GCN and a GAT, compare with plain torch"
@@ -76,6 +78,7 @@ test: $(DEV) $(BUILT)
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory stubs-check
 	$(MAKE) --no-print-directory pytest
+	$(MAKE) --no-print-directory pytest-triton
 	$(MAKE) --no-print-directory bench-once
 
 lint: $(DEV)
@@ -100,6 +103,10 @@ stubs-check: $(DEV) $(BUILT)
 
 pytest: $(DEV) $(BUILT)
 	$(PY) -m pytest -q $(PYTEST_ARGS)
+
+# Triton reads the variable when a kernel is defined: a process of its own.
+pytest-triton: $(DEV) $(BUILT)
+	TRITON_INTERPRET=1 $(PY) -m pytest -q tests/triton $(PYTEST_TRITON_ARGS)
 
 bench-once: $(DEV) $(BUILT)
 	$(PY) -m pytest -q bench --benchmark-disable
