@@ -237,15 +237,19 @@ def _warn_slow(op: str, reasons: str) -> None:
     )
 
 
-def report(device_type: str = "cpu") -> list[tuple[str, str, list[str]]]:
-    """(op, backend, reasons why it cannot run) for every op and backend, float32."""
+def report() -> list[tuple[str, str, list[str]]]:
+    """(op, backend, reasons why it cannot run) for every op and backend, float32.
+
+    Backends for GPUs are asked about tensors on one, where there is one.
+    """
     from gnnkern import ops
 
-    query = Query(device_type, torch.float32)
     rows = []
     for op, implementations in ops.implementations().items():
         known = {implementation.backend: implementation for implementation in implementations}
         for name in BACKENDS[1:]:
+            on_gpu = name in ("triton", "cuda") and torch.cuda.is_available()
+            query = Query("cuda" if on_gpu else "cpu", torch.float32)
             reasons = known[name].unsupported(query) if name in known else ["not implemented yet"]
             rows.append((op, name, reasons))
     return rows

@@ -29,7 +29,14 @@ class Tiles(NamedTuple):
 
 
 # Elements of a tile, of all its rows, edges and columns.
-ELEMENTS = {"sum": 2048, "select": 1024, "softmax": 1024, "edges": 1024, "fold": 2048}
+ELEMENTS = {
+    "sum": 2048,
+    "mul": 2048,
+    "select": 1024,
+    "softmax": 1024,
+    "edges": 1024,
+    "fold": 2048,
+}
 WARPS = 4
 
 # Columns of a tile: wider rows are cut, and a tile of x stays in the L2 cache.
@@ -41,7 +48,7 @@ TILE_COLUMNS = 16
 EDGES = ((4.0, 2), (16.0, 8), (float("inf"), 32))
 # Edges of a tile, of all its rows: each takes registers for its 64-bit addresses, even where it has
 # few columns.
-LANES = {"sum": 512, "select": 512, "softmax": 512, "edges": 256, "fold": 512}
+LANES = {"sum": 512, "mul": 512, "select": 512, "softmax": 512, "edges": 256, "fold": 512}
 # A program's rows: below, threads would stand idle; above, the longest of them delays the others.
 MAX_ROWS = 64
 

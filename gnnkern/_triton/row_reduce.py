@@ -92,14 +92,14 @@ def _row_reduce_kernel(
     width,  # in units of VEC, as the stride
     x_row_stride,
     edge_width,
-    edge_group,  # columns that share one of an edge; 0: all of them
+    edge_group,  # neighbouring columns that share one of an edge
     REDUCE: tl.constexpr,
     OP: tl.constexpr,
     TRACKS: tl.constexpr,
     WINNER_MASK: tl.constexpr,
     ACC: tl.constexpr,
     VEC: tl.constexpr,
-    ONE_WEIGHT: tl.constexpr,  # an edge has one value for all columns
+    ONE_WEIGHT: tl.constexpr,  # the columns of a tile share one of an edge
     ROWS: tl.constexpr,
     EDGES: tl.constexpr,
     BLOCK_F: tl.constexpr,
@@ -147,11 +147,12 @@ def _row_reduce_kernel(
         value = tl.load(x_ptr + x_offset, mask=passes, other=0).to(ACC)
         if edge_ptr is not None:
             if ONE_WEIGHT:
-                weight = tl.load(edge_ptr + edge, mask=in_row, other=0).to(ACC)
+                edge_offset = edge * edge_width + tl.program_id(1) * BLOCK_F // edge_group
+                weight = tl.load(edge_ptr + edge_offset, mask=in_row, other=0).to(ACC)
                 value = combine(value, weight[:, :, None], OP)
             else:
-                edge_offset = edge[:, :, None] * edge_width + edge_column[None, None, :]
-                weight = tl.load(edge_ptr + edge_offset, mask=passes, other=0).to(ACC)
+                column_offset = edge[:, :, None] * edge_width + edge_column[None, None, :]
+                weight = tl.load(edge_ptr + column_offset, mask=passes, other=0).to(ACC)
                 value = combine(value, weight, OP)
         if REDUCE == "min":
             value = -value
@@ -296,6 +297,21 @@ def fold(
     )
 
 
+# Families of tiles in `configs`.
+_TILES = {
+    "sum": "sum",
+    "mean": "sum",
+    "mul": "mul",
+    "max": "select",
+    "min": "select",
+    "logsumexp": "select",
+}
+
+# From so many columns of a head on, reading the edges once more for each head costs less than
+# reading the head's weight for each column.
+_SHARED_COLUMNS = 32
+
+
 class Messages(NamedTuple):
     """What x is combined with on the way, by columns of the message."""
 
@@ -334,8 +350,14 @@ def reduce_rows(
     tracks = positions is not None
     first, second = chunk_states(walk, width, reduce, tracks, out)
     is_double = x.dtype == torch.float64
-    family = "sum" if reduce in ("sum", "mean", "mul") else "select"
-    tiles = tiles or tiles_for(family, width, walk.degree, is_double)
+    tiles = tiles or tiles_for(_TILES[reduce], width, walk.degree, is_double)
+    group = messages.group or width
+    one_weight = messages.edge_columns is None
+    if messages.group > 0 and one_weight:
+        # A tile inside of one group of columns reads one value of the edge.
+        shared = min(tiles.columns, group & -group)
+        one_weight = shared >= min(tiles.columns, _SHARED_COLUMNS)
+        tiles = tiles._replace(columns=shared) if one_weight else tiles
     vec = alignment(x.element_size(), width, x_stride)
     edge = messages.edge
     winner_args: tuple[Any, ...] = (None, None, None)
@@ -369,7 +391,7 @@ def reduce_rows(
         width // vec,
         x_stride // vec,
         0 if edge is None else edge.shape[1:].numel(),
-        messages.group or 1,
+        group,
         warps=tiles.warps,
         REDUCE=reduce,
         OP=messages.op,
@@ -377,7 +399,7 @@ def reduce_rows(
         WINNER_MASK=winner_mask,
         ACC=accumulator(x.dtype),
         VEC=vec,
-        ONE_WEIGHT=messages.group == 0,
+        ONE_WEIGHT=one_weight,
         ROWS=tiles.rows,
         EDGES=tiles.edges,
         BLOCK_F=tiles.columns,

@@ -1,8 +1,8 @@
 """Where Triton's kernels run in a test, and the small graphs and tiles that keep them quick.
 
-Without a GPU they run in Triton's interpreter, a few milliseconds for each program of a grid. So
-graphs are small, and so are chunks and tiles: long rows, folds, packed rows and several tiles all
-occur in a few programs.
+Without a GPU they run in Triton's interpreter, which takes a millisecond for each call of a jitted
+function in each program of a grid. So graphs are small, and so are chunks and tiles: long rows,
+folds, packed rows, several steps and several tiles all occur in a few programs.
 """
 
 from collections.abc import Iterator
@@ -39,13 +39,14 @@ def small_tiles(chunk_edges: int = 16) -> Iterator[None]:
     """Inside the block rows of more than 16 edges are long, and tiles are far smaller than rows."""
     from gnnkern._triton.configs import Tiles, configured
 
-    rows = Tiles(rows=2, edges=4, columns=32)
+    rows = Tiles(rows=4, edges=8, columns=32)
     with configured(
         chunk_edges=chunk_edges,
         sum=rows,
+        mul=Tiles(rows=2, edges=2, columns=4),
         select=rows,
-        softmax=Tiles(rows=2, edges=4, columns=16),
-        edges=Tiles(rows=2, edges=4, columns=16, outputs=2),
+        softmax=Tiles(rows=4, edges=8, columns=16),
+        edges=Tiles(rows=4, edges=8, columns=16, outputs=2),
         fold=Tiles(rows=1, edges=2, columns=32),
     ):
         yield

@@ -9,6 +9,7 @@ from functools import partial
 import cubins
 import pytest
 import torch
+import triton.language as tl
 
 from gnnkern import _triton
 from gnnkern._native import Csr
@@ -21,8 +22,10 @@ pytestmark = [
 
 CAPABILITIES = (80, 90, 100)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-# Bytes of stack to a thread: none of them needs any.
-SPILL_BUDGET = 0
+# Bytes of stack to a thread: on sm_80 some tiles of few columns keep 8, at 48 or 80 registers. The
+# exponentials of doubles take up to 32 on every architecture.
+SPILL_BUDGET = {80: 8, 90: 0, 100: 0}
+DOUBLE_SPILL_BUDGET = 32
 # Registers that a thread may take before fewer than three programs of 4 warps fit on an SM.
 REGISTER_BUDGET = 168
 
@@ -119,7 +122,9 @@ def check(launches, capabilities):
         line = f"sm_{capability} {usage} {launch}"
         print(line)
         assert usage.cubin > 0
-        if usage.spills > SPILL_BUDGET or usage.registers > REGISTER_BUDGET:
+        in_double = dict(launch.constants).get("ACC") == tl.float64
+        spills = DOUBLE_SPILL_BUDGET if in_double else SPILL_BUDGET[capability]
+        if usage.spills > spills or usage.registers > REGISTER_BUDGET:
             too_much.append(line)
     assert not too_much, "\n".join(too_much)
 

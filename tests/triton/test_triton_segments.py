@@ -77,14 +77,14 @@ def test_gradient_of_every_shape(which, trailing):
     check_gradient(CALLS[which]("multi_edges", trailing), "triton")
 
 
-@pytest.mark.parametrize("width", [1, 64])
+@pytest.mark.parametrize("width", [1, 40])
 @some_calls
 def test_value_of_wide_and_narrow_rows(which, width):
     check_value(CALLS[which]("hubs", (width,)), "triton")
 
 
 @each_dtype
-@pytest.mark.parametrize("which", [*SOME, "segment_gather", "segment_reduce_mul"])
+@pytest.mark.parametrize("which", [*SOME, "segment_gather"])
 def test_gradient_of_every_dtype(which, dtype):
     check_gradient(CALLS[which]("multi_edges", (3,), dtype), "triton")
 
@@ -102,7 +102,7 @@ def test_layouts(which, layout):
     check_gradient(call, "triton", upstream_layout="transposed")
 
 
-@pytest.mark.parametrize("which", [*SOME, "segment_gather", "segment_reduce_mul"])
+@pytest.mark.parametrize("which", ["segment_reduce_mul", "scatter_reduce_max", "segment_softmax"])
 def test_gradcheck(which):
     with small_tiles(chunk_edges=3):
         check_gradcheck(CALLS[which]("tiny", (1,)), "triton")
@@ -124,12 +124,13 @@ def test_repeatable(which):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@some_calls
+@pytest.mark.parametrize("which", ["segment_reduce_max", "segment_softmax"])
 def test_not_finite(which, value):
     call = CALLS[which]("hubs", (3,))
     call.tensors[0][::7, 1] = value
-    check_value(call, "triton")
-    call.tensors[0][:] = value
+    # Both a whole short segment and a whole long one.
+    call.tensors[0][:32, 2] = value
+    call.tensors[0][50:, 2] = value
     check_value(call, "triton")
 
 

@@ -20,7 +20,6 @@ from ops.test_spmm_messages import copy_call, message_call, on_grid
 import gnnkern
 
 each_reduce = pytest.mark.parametrize("reduce", REDUCES)
-each_form = pytest.mark.parametrize("form", FORMS)
 
 
 def call_of(name, *arguments, **options):
@@ -40,7 +39,7 @@ def test_gradient_on_every_graph(name, reduce):
 
 
 @pytest.mark.parametrize("reduce", ["sum", "max"])
-@each_form
+@pytest.mark.parametrize("form", FORMS[::2])
 def test_gradient_of_every_form(reduce, form):
     check_gradient(call_of("hubs", 8, reduce, form).on_grid(), "triton")
 
@@ -70,7 +69,7 @@ def test_gradient_of_a_sum(reduce):
     check_gradient(call_of("bipartite", 5, reduce), "triton", upstream_layout="expanded")
 
 
-@each_reduce
+@pytest.mark.parametrize("reduce", ["mean", "min"])
 def test_gradcheck(reduce):
     with small_tiles(chunk_edges=3):
         check_gradcheck(call_of("tiny", 1, reduce, "x2_weight"), "triton")
@@ -120,9 +119,8 @@ def test_gradient_through_nan(reduce):
     check_gradient(call, "triton")
 
 
-@pytest.mark.parametrize("reduce", ["sum", "max"])
-def test_repeatable(reduce):
-    check_repeatable(call_of("hubs", 3, reduce), "triton")
+def test_repeatable():
+    check_repeatable(call_of("hubs", 3, "sum"), "triton")
 
 
 @pytest.mark.parametrize("reduce", ["mean", "min"])
@@ -137,6 +135,11 @@ def test_compiles(reduce, form):
 
 def test_autocast():
     check_autocast(call_of("multi_edges", 3, "sum"), "triton")
+
+
+@each_reduce
+def test_wide_heads_whose_tiles_share_a_weight(reduce):
+    check_value(call_of("multi_edges", 64, reduce, "x3_weight_per_head"), "triton")
 
 
 # Messages of two operands of any shape
