@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gnnkern._native import Csr
 from gnnkern._triton.configs import Tiles, tiles_for
+from gnnkern._triton.fold import chunk_states, fold
 from gnnkern._triton.launch import Walk, accumulator, alignment, run, segments_walk, walk_of
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.policies import merge, start, step
-from gnnkern._triton.row_reduce import chunk_states, fold
 
 __all__ = ["softmax_rows", "softmax_segments"]
 

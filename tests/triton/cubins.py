@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 # Modules whose launches are caught.
-MODULES = ("plan", "row_reduce", "sddmm", "segment_softmax", "select_backward")
+MODULES = ("plan", "fold", "row_reduce", "sddmm", "segment_softmax", "select_backward")
 
 _TYPES = {
     torch.float64: "fp64",
