@@ -10,6 +10,10 @@ TORCH_PIP_ARGS ?=
 DATA ?=
 # Further arguments of pytest, for `make test`, `make sanitize` and `make bench`
 PYTEST_ARGS ?=
+# Processes that share the tests: most of a test is Python, on one core
+PYTEST_WORKERS ?= 2
+# Further arguments of pytest for the tests that run in Triton's interpreter
+PYTEST_TRITON_ARGS ?=
 
 # Thread pools of torch, MKL and gnnkern: one measure for every machine.
 export OMP_NUM_THREADS ?= 2
@@ -20,6 +24,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet
 PIP_INSTALL := $(PIP) install --constraint constraints.txt
+IN_PARALLEL = --numprocesses $(PYTEST_WORKERS) --dist worksteal
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 NATIVE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -31,7 +36,7 @@ INSTALLED := $(VENV)/installed.stamp
 DEV := $(VENV)/dev.stamp
 
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test lint format stubs stubs-check pytest bench bench-once sanitize clean
+.PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton bench bench-once sanitize clean
 
 help:
 	@echo "make demo [DATA='a.npz b.npz']   train a GCN and a GAT, compare with plain torch"
@@ -76,6 +81,7 @@ test: $(DEV) $(BUILT)
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory stubs-check
 	$(MAKE) --no-print-directory pytest
+	$(MAKE) --no-print-directory pytest-triton
 	$(MAKE) --no-print-directory bench-once
 
 lint: $(DEV)
@@ -99,10 +105,14 @@ stubs-check: $(DEV) $(BUILT)
 	  || { echo "gnnkern/_C.pyi is out of date: run make stubs" >&2; exit 1; }
 
 pytest: $(DEV) $(BUILT)
-	$(PY) -m pytest -q $(PYTEST_ARGS)
+	$(PY) -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS)
+
+# Triton reads the variable when a kernel is defined: a process of its own.
+pytest-triton: $(DEV) $(BUILT)
+	TRITON_INTERPRET=1 $(PY) -m pytest -q $(IN_PARALLEL) tests/triton $(PYTEST_TRITON_ARGS)
 
 bench-once: $(DEV) $(BUILT)
-	$(PY) -m pytest -q bench --benchmark-disable
+	$(PY) -m pytest -q $(IN_PARALLEL) bench --benchmark-disable
 
 bench: $(DEV) $(BUILT)
 	$(PY) -m pytest bench $(PYTEST_ARGS)
@@ -131,7 +141,7 @@ sanitize: $(DEV)
 	  export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
 	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$$PWD" && \
 	  $(abspath $(PY)) -c "import gnnkern._C as c; assert '/$(SANITIZED)/run/' in c.__file__, c.__file__" && \
-	  $(abspath $(PY)) -m pytest -q -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
+	  $(abspath $(PY)) -m pytest -q $(IN_PARALLEL) -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
 	    $(PYTEST_ARGS) $(SANITIZE_TESTS)
 
 clean:

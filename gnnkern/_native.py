@@ -16,7 +16,15 @@ from torch import Tensor
 
 from gnnkern.settings import isa_from_environment
 
-__all__ = ["Csr", "accumulate_dtype", "argument_dtype", "native", "native_error"]
+__all__ = [
+    "NO_CSR",
+    "Csr",
+    "accumulate_dtype",
+    "argument_dtype",
+    "native",
+    "native_error",
+    "optional_csr",
+]
 
 
 class Csr(NamedTuple):
@@ -25,7 +33,21 @@ class Csr(NamedTuple):
     indptr: Tensor  # [num_rows + 1]
     indices: Tensor  # [E]
     edge_id: Tensor | None  # [E], None: the caller's order
-    plan: Tensor  # int64 [plan_length(num_rows, E)]
+    # int64 [plan_length(num_rows, E)], on a GPU [1 + num_chunks, 4] (gnnkern/_triton/plan.py)
+    plan: Tensor
+
+
+# The fields of no matrix, where an operator may be given one or not.
+NO_CSR = (None, None, None, None)
+
+
+def optional_csr(
+    indptr: Tensor | None, indices: Tensor | None, edge_id: Tensor | None, plan: Tensor | None
+) -> Csr | None:
+    """The matrix of these fields, or None where they are those of no matrix."""
+    if indptr is None or indices is None or plan is None:
+        return None
+    return Csr(indptr, indices, edge_id, plan)
 
 
 def _share_openmp() -> str | None:

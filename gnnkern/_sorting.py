@@ -1,13 +1,21 @@
-"""Sorting, reversing and planning edges: in C++ on the CPU, in torch elsewhere."""
+"""Sorting, reversing and planning edges: in C++ on the CPU, in torch and Triton elsewhere."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from gnnkern import _native
+from gnnkern import _native, _triton
 
-__all__ = ["check_indptr", "make_plan", "max_degree", "reverse_csr", "sort_edges"]
+__all__ = [
+    "check_indptr",
+    "compact_plan",
+    "make_plan",
+    "max_degree",
+    "reverse_csr",
+    "row_begins",
+    "sort_edges",
+]
 
 _LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
 
@@ -16,16 +24,36 @@ def _native_runs(tensor: Tensor) -> bool:
     return _native.native is not None and tensor.is_cpu
 
 
+def _triton_plans(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda" and _triton.import_error() is None
+
+
 def make_plan(indptr: Tensor, num_edges: int) -> Tensor:
-    """The row-chunk plan of a matrix; empty where the C++ kernels cannot run."""
-    if not _native_runs(indptr):
-        return torch.empty(0, dtype=torch.int64)
-    return _native.make_plan(indptr, num_edges)
+    """The row-chunk plan of a matrix for the kernels of its device; empty where there are none.
+
+    On a GPU nothing is copied to the host, and the size follows from that of the matrix.
+    """
+    if _native_runs(indptr):
+        return _native.make_plan(indptr, num_edges)
+    if _triton_plans(indptr):
+        from gnnkern._triton.plan import make_plan as make_triton_plan
+
+        return make_triton_plan(indptr, num_edges)
+    return torch.empty(0, dtype=torch.int64)
+
+
+def compact_plan(plan: Tensor) -> Tensor:
+    """A plan without empty slots, of which there are none on the CPU; copies a number to it."""
+    if plan.dim() != 2:
+        return plan
+    from gnnkern._triton.plan import drop_empty
+
+    return drop_empty(plan)
 
 
 def max_degree(indptr: Tensor, plan: Tensor) -> int:
     """The largest number of edges in a row."""
-    if plan.numel():
+    if plan.dim() == 1 and plan.numel():
         return _native.plan_max_degree(plan)
     return int((indptr[1:] - indptr[:-1]).max()) if indptr.shape[0] > 1 else 0
 
@@ -73,12 +101,17 @@ def sort_edges(
         bad |= (cols < 0) | (cols >= num_cols)
     if bool(bad.any()):
         return int(bad.nonzero()[0]), rows, rows, None
-    order = torch.argsort(rows, stable=True)
-    counts = torch.bincount(rows, minlength=num_rows)
-    indptr = torch.cat((counts.new_zeros(1), counts.cumsum(0))).to(dtype)
+    in_order, order = torch.sort(rows, stable=True)
+    indptr = row_begins(in_order, num_rows).to(dtype)
     indices = rows.new_empty(0) if cols is None else cols[order]
     was_sorted = bool((rows[1:] >= rows[:-1]).all())
     return -1, indptr, indices.to(dtype), None if was_sorted else order.to(dtype)
+
+
+def row_begins(in_order: Tensor, num_rows: int) -> Tensor:  # [num_rows + 1]
+    """Where each row begins among sorted rows [E]: found without copying a count to the host."""
+    rows = torch.arange(num_rows + 1, dtype=in_order.dtype, device=in_order.device)
+    return torch.searchsorted(in_order, rows)
 
 
 def reverse_csr(
@@ -93,9 +126,8 @@ def reverse_csr(
     nodes = torch.arange(indptr.shape[0] - 1, device=indptr.device)
     degree = (indptr[1:] - indptr[:-1]).long()
     rows = torch.repeat_interleave(nodes, degree, output_size=indices.shape[0])
-    order = torch.argsort(indices, stable=True)
-    counts = torch.bincount(indices, minlength=num_cols)
-    rev_indptr = torch.cat((counts.new_zeros(1), counts.cumsum(0))).to(indptr.dtype)
+    in_order, order = torch.sort(indices, stable=True)
+    rev_indptr = row_begins(in_order, num_cols).to(indptr.dtype)
     rev_edge_id = order.to(indptr.dtype) if edge_id is None else edge_id[order]
     return rev_indptr, rows[order].to(indptr.dtype), rev_edge_id
 
@@ -122,16 +154,23 @@ def _reverse_fake(
     indptr: Tensor, indices: Tensor, edge_id: Tensor | None, num_cols: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     num_edges = indices.shape[0]
-    # The size of a plan follows from the counts (csrc/cpu/plan.h).
-    chunk = 2048
-    group = torch.sym_min(torch.sym_max((num_cols + num_edges) // 16, 256), chunk)
-    items = (2 * (num_cols + num_edges) + 3 * num_edges) // group + 2
-    length = 8 + 5 * items + 3 * (num_edges // chunk + 1)
+    # The size of a plan follows from the counts.
+    if _triton_plans(indptr):
+        from gnnkern._triton.plan import plan_shape
+
+        plan = indptr.new_empty(plan_shape(num_cols, num_edges))
+    else:
+        # csrc/cpu/plan.h
+        chunk = 2048
+        group = torch.sym_min(torch.sym_max((num_cols + num_edges) // 16, 256), chunk)
+        items = (2 * (num_cols + num_edges) + 3 * num_edges) // group + 2
+        length = 8 + 5 * items + 3 * (num_edges // chunk + 1)
+        plan = torch.empty(length, dtype=torch.int64)
     return (
         indptr.new_empty(num_cols + 1),
         torch.empty_like(indices),
         torch.empty_like(indices),
-        torch.empty(length, dtype=torch.int64),
+        plan,
     )
 
 

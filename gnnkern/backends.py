@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gnnkern import _native
+from gnnkern import _native, _triton
 from gnnkern.settings import backend_from_environment
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "cpu_unsupported",
     "report",
     "survey",
+    "triton_unsupported",
     "use_backend",
 ]
 
@@ -59,6 +60,34 @@ def cpu_unsupported(query: Query) -> list[str]:
     if query.dtype not in FLOAT_DTYPES:
         reasons.append(f"it takes {', '.join(map(str, FLOAT_DTYPES))}, got {query.dtype}")
     return reasons
+
+
+def triton_unsupported(query: Query) -> list[str]:
+    """Why the Triton kernels cannot run a call."""
+    reasons = []
+    if query.device_type == "cpu" and not _triton.INTERPRETS:
+        reasons.append(
+            "it runs on CUDA tensors, got cpu, where Triton's interpreter alone could run it: "
+            "set TRITON_INTERPRET=1 before the import"
+        )
+    elif query.device_type not in ("cpu", "cuda"):
+        reasons.append(f"it runs on CUDA tensors, got {query.device_type}")
+    elif query.device_type == "cuda" and _triton.INTERPRETS:
+        reasons.append("TRITON_INTERPRET is set, and the interpreter runs on CPU tensors")
+    if query.dtype not in FLOAT_DTYPES:
+        reasons.append(f"it takes {', '.join(map(str, FLOAT_DTYPES))}, got {query.dtype}")
+    # Nobody is kept waiting for the import where the answer is no already.
+    error = None if reasons else _triton.import_error()
+    if error is not None:
+        reasons.append(error)
+    return reasons
+
+
+def _is_eligible(name: str, wanted: str, query: Query) -> bool:
+    """Whether the wish allows a backend; Triton's interpreter has to be asked for by name."""
+    if wanted == "auto":
+        return not (name == "triton" and query.device_type == "cpu")
+    return wanted == name
 
 
 def reference_unsupported(query: Query) -> list[str]:
@@ -118,7 +147,9 @@ def choose(
     """
     wanted = _forced.name if backend is None else backend
     for implementation in implementations:
-        if wanted in ("auto", implementation.backend) and not implementation.unsupported(query):
+        if not _is_eligible(implementation.backend, wanted, query):
+            continue
+        if not implementation.unsupported(query):
             if wanted == "auto" and implementation.backend == "reference":
                 _warn_slow(op, _list_reasons(implementations, query))
             if not linear and implementation.backend != "reference":
@@ -148,7 +179,7 @@ def survey(
     reasons = {name: ["not implemented for this op"] for name in BACKENDS[1:]}
     reasons |= {i.backend: i.unsupported(query) for i in implementations}
     able = [i.backend for i in implementations if not reasons[i.backend]]
-    chosen = next((name for name in able if wanted in ("auto", name)), None)
+    chosen = next((name for name in able if _is_eligible(name, wanted, query)), None)
     source = "backend=" if backend is not None else "use_backend or GNNKERN_BACKEND"
     if chosen is None:
         asked = f"{source} asks for {wanted}, which cannot run it"
@@ -206,15 +237,19 @@ def _warn_slow(op: str, reasons: str) -> None:
     )
 
 
-def report(device_type: str = "cpu") -> list[tuple[str, str, list[str]]]:
-    """(op, backend, reasons why it cannot run) for every op and backend, float32."""
+def report() -> list[tuple[str, str, list[str]]]:
+    """(op, backend, reasons why it cannot run) for every op and backend, float32.
+
+    Backends for GPUs are asked about tensors on one, where there is one.
+    """
     from gnnkern import ops
 
-    query = Query(device_type, torch.float32)
     rows = []
     for op, implementations in ops.implementations().items():
         known = {implementation.backend: implementation for implementation in implementations}
         for name in BACKENDS[1:]:
+            on_gpu = name in ("triton", "cuda") and torch.cuda.is_available()
+            query = Query("cuda" if on_gpu else "cpu", torch.float32)
             reasons = known[name].unsupported(query) if name in known else ["not implemented yet"]
             rows.append((op, name, reasons))
     return rows

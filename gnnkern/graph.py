@@ -69,7 +69,7 @@ class Graph:
         self.num_src = num_src
         self.num_dst = indptr.shape[0] - 1
         self.num_edges = indices.shape[0]
-        self._plan = _sorting.make_plan(indptr, self.num_edges)
+        self._plan = _sorting.compact_plan(_sorting.make_plan(indptr, self.num_edges))
         self._max_degree: int = _sorting.max_degree(indptr, self._plan)
         self._reverse: Graph | None = None
         self._cache: dict[str, Any] = {}

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["backend_from_environment", "cache_directory", "isa_from_environment"]
+__all__ = [
+    "backend_from_environment",
+    "cache_directory",
+    "interpreter_from_environment",
+    "isa_from_environment",
+]
 
 
 def backend_from_environment() -> str:
@@ -16,6 +21,15 @@ def backend_from_environment() -> str:
 def isa_from_environment() -> str | None:
     """`GNNKERN_ISA`: the instruction set of the CPU kernels (see `gnnkern._C.set_isa`)."""
     return os.environ.get("GNNKERN_ISA")
+
+
+def interpreter_from_environment() -> bool:
+    """`TRITON_INTERPRET`: whether Triton runs kernels in its interpreter, which needs no GPU.
+
+    It is Triton's own, and read when a kernel is defined; from Python, set it before gnnkern is
+    imported.
+    """
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
 def cache_directory() -> Path:

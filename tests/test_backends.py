@@ -8,7 +8,8 @@ import torch
 from torch.autograd import forward_ad
 
 import gnnkern
-from gnnkern import Graph, _native, backends, ops
+from gnnkern import Graph, _native, _triton, backends, ops
+from gnnkern._triton import import_error
 from gnnkern.backends import BackendUnavailable, Implementation, Query
 
 GRAPH = Graph.from_edge_index(torch.randint(0, 300, (2, 5000)), 300)
@@ -19,7 +20,8 @@ def test_a_backend_that_cannot_run_raises_with_every_reason():
     with pytest.raises(BackendUnavailable) as error:
         gnnkern.spmm(GRAPH, X, backend="cuda")
     message = str(error.value)
-    for name in ("cpu: can run", "reference: can run", "triton: not impl", "cuda: not impl"):
+    triton = "triton: it runs on CUDA tensors, got cpu"
+    for name in ("cpu: can run", "reference: can run", triton, "cuda: not impl"):
         assert name in message
     with pytest.raises(ValueError, match="backend must be one of"):
         gnnkern.spmm(GRAPH, X, backend="fast")
@@ -53,7 +55,35 @@ def test_report_names_every_op_and_backend():
     assert {row[0] for row in rows} == set(ops.__all__)
     assert {row[1] for row in rows} == {"reference", "cpu", "triton", "cuda"}
     assert all(not reasons for _, name, reasons in rows if name in ("cpu", "reference"))
-    assert all(reasons for _, name, reasons in rows if name in ("triton", "cuda"))
+    if not torch.cuda.is_available():
+        assert all(reasons for _, name, reasons in rows if name in ("triton", "cuda"))
+
+
+def test_a_gpu_gets_triton_where_it_is_installed():
+    for op, implementations in ops.implementations().items():
+        choice = backends.survey(op, implementations, Query("cuda", torch.float32), None)
+        has_triton = any(i.backend == "triton" for i in implementations)
+        expected = "triton" if has_triton and import_error() is None else "reference"
+        assert choice.backend == expected, (op, choice)
+
+
+def test_the_interpreter_has_to_be_asked_for(monkeypatch):
+    cpu = Query("cpu", torch.float32)
+    table = ops.implementations()["spmm"]
+    assert "TRITON_INTERPRET" in backends.survey("spmm", table, cpu, "triton").against["triton"][0]
+    monkeypatch.setattr(_triton, "INTERPRETS", True)
+    assert backends.survey("spmm", table[1:], cpu, None).backend == "reference"
+    assert backends.survey("spmm", table, cpu, "triton").backend == "triton"
+    on_gpu = backends.survey("spmm", table, Query("cuda", torch.float32), None)
+    assert "interpreter runs on CPU tensors" in on_gpu.against["triton"][0]
+
+
+def test_a_missing_triton_gives_its_reason(monkeypatch):
+    monkeypatch.setattr(_triton, "_FOUND", False)
+    with pytest.raises(BackendUnavailable, match="triton is not installed"):
+        backends.choose(
+            "spmm", ops.implementations()["spmm"], Query("cuda", torch.float32), "triton"
+        )
 
 
 def test_a_missing_module_gives_its_reason(monkeypatch):

@@ -22,6 +22,15 @@ SHARED_SOURCES = {
     "gather_matmul": "segment_matmul",
 }
 
+# Triton's kernels, likewise. Ops without one say so in their table of implementations.
+SHARED_TRITON_SOURCES = {
+    "edge_softmax": "segment_softmax",
+    "spmm": "row_reduce",
+    "segment_reduce": "row_reduce",
+    "scatter_reduce": "row_reduce",
+    "segment_gather": "sddmm",
+}
+
 # Modules of `reference/` that several ops use and none is named after.
 REFERENCE_PARTS = {"philox"}
 
@@ -46,6 +55,20 @@ def public_stems(folder):
 def test_every_op_has_its_files(op, kind):
     path = FILES[kind].format(op=op, source=SHARED_SOURCES.get(op, op))
     assert (ROOT / path).is_file(), f"{op}: {path} is missing"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_triton_launcher_is_found_from_the_op(op):
+    # Its import, inside of the launcher, names the file.
+    if "triton" not in [row.backend for row in gnnkern.ops.implementations()[op]]:
+        pytest.skip("not implemented in Triton")
+    source = SHARED_TRITON_SOURCES.get(op, op)
+    assert (ROOT / f"gnnkern/_triton/{source}.py").is_file()
+    text = (ROOT / f"gnnkern/ops/{op}.py").read_text()
+    assert f"def {op}_triton(" in text
+    assert f"from gnnkern._triton.{source} import" in text
+    tests = [path.read_text() for path in (ROOT / "tests/triton").glob("test_triton_*.py")]
+    assert any(f"test_{op}" in test for test in tests), f"{op}: no test in tests/triton"
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -8,7 +8,14 @@ from torch import Tensor
 from gnnkern import _native, _sorting
 from gnnkern._native import Csr
 
-__all__ = ["check_index", "check_positions", "check_range", "order_by_group", "rows_by_group"]
+__all__ = [
+    "check_index",
+    "check_positions",
+    "check_range",
+    "group_sizes",
+    "order_by_group",
+    "rows_by_group",
+]
 
 
 def check_positions(op: str, name: str, index: Tensor, x: Tensor, rows: str) -> None:
@@ -79,6 +86,24 @@ def rows_by_group(op: str, index: Tensor, num_groups: int) -> Csr:
 def _sort(
     op: str, index: Tensor, num_groups: int, dtype: torch.dtype, names: tuple[str, str]
 ) -> tuple[Tensor, Tensor]:
-    bad, _, indptr, _, order = _native.sort_edges(index, None, num_groups, 0, dtype)
-    check_range(op, index, num_groups, bad, names)
-    return indptr, order
+    on_cpu = index.device.type == "cpu"
+    if on_cpu and _native.native is not None:
+        bad, _, indptr, _, order = _native.sort_edges(index, None, num_groups, 0, dtype)
+        check_range(op, index, num_groups, bad, names)
+        return indptr, order
+    in_order, order = torch.sort(index, stable=True)
+    if on_cpu:
+        check_range(op, index, num_groups, None, names)
+    elif index.shape[0]:
+        # As in torch's own ops, the device raises later: nothing is copied to the host. Positions
+        # of groups that do not exist are in no row.
+        in_range = (in_order[0] >= 0) & (in_order[-1] < num_groups)
+        torch._assert_async(in_range, f"{op}: {names[0]} must be in [0, {names[1]}={num_groups})")
+    return _sorting.row_begins(in_order, num_groups).to(dtype), order.to(dtype)
+
+
+def group_sizes(index: Tensor, num_groups: int) -> Tensor:  # [num_groups]
+    """How many positions name each group; on a GPU without a copy to the host."""
+    if index.device.type == "cpu":
+        return torch.bincount(index, minlength=num_groups)
+    return index.new_zeros(num_groups).index_add(0, index, torch.ones_like(index))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from gnnkern import _native
 from gnnkern._cpu.message_reduce import message_reduce
 from gnnkern._cpu.sddmm import combine_rows
 from gnnkern._cpu.select_backward import message_select_backward_edge, message_select_backward_x
-from gnnkern._native import Csr
+from gnnkern._native import Csr, optional_csr
 from gnnkern.ops._operator import define
 
 __all__ = [
@@ -22,6 +23,17 @@ __all__ = [
 ]
 
 _CSR = "Tensor indptr, Tensor indices, Tensor? edge_id, Tensor plan"
+_REV = "Tensor? rev_indptr, Tensor? rev_indices, Tensor? rev_edge_id, Tensor? rev_plan"
+
+
+def message_reduce_triton(*arguments: Any) -> tuple[Tensor, Tensor | None]:
+    """The Triton row reduction of messages."""
+    from gnnkern._triton.row_reduce import message_reduce
+
+    return message_reduce(*arguments)
+
+
+_LAUNCH = {"cpu": message_reduce, "triton": message_reduce_triton}
 
 
 def _out_shape(indptr: Tensor, x: Tensor, edge: Tensor) -> tuple[int, ...]:
@@ -39,7 +51,7 @@ def _message_sum(
     reduce: str,
     backend: str,
 ) -> Tensor:
-    return message_reduce(Csr(indptr, indices, edge_id, plan), x, edge, op, reduce)[0]
+    return _LAUNCH[backend](Csr(indptr, indices, edge_id, plan), x, edge, op, reduce)[0]
 
 
 message_sum_op = define(
@@ -66,7 +78,7 @@ def _message_select(
 ) -> tuple[Tensor, Tensor]:
     csr = Csr(indptr, indices, edge_id, plan)
     dtype = _native.argument_dtype(max_degree)
-    out, argument = message_reduce(csr, x, edge, op, reduce, dtype)
+    out, argument = _LAUNCH[backend](csr, x, edge, op, reduce, dtype)
     assert argument is not None
     return out, argument
 
@@ -101,6 +113,10 @@ def _message_select_backward(
     indices: Tensor,
     edge_id: Tensor | None,
     plan: Tensor,
+    rev_indptr: Tensor | None,
+    rev_indices: Tensor | None,
+    rev_edge_id: Tensor | None,
+    rev_plan: Tensor | None,
     x: Tensor,
     edge: Tensor,
     argument: Tensor,
@@ -112,14 +128,32 @@ def _message_select_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of the message's columns [num_src, ...], and of the edge operand."""
     csr = Csr(indptr, indices, edge_id, plan)
+    rev = optional_csr(rev_indptr, rev_indices, rev_edge_id, rev_plan)
+    of_x, of_edge = _LAUNCH_BACKWARD[backend]()
     grad = grad.contiguous()
     edge = edge.contiguous()
     grad_x = grad_edge = grad.new_empty(0)
     if need_x:
-        grad_x = message_select_backward_x(csr, grad, edge, argument, x.shape[0], op)
+        grad_x = of_x(csr, rev, grad, edge, argument, x.shape[0], op)
     if need_edge:
-        grad_edge = message_select_backward_edge(csr, grad, x, edge, argument, op)
+        grad_edge = of_edge(csr, grad, x, edge, argument, op)
     return grad_x, grad_edge
+
+
+def _backward_cpu() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    def of_x(csr: Csr, rev: Csr | None, *arguments: Any) -> Tensor:
+        return message_select_backward_x(csr, *arguments)
+
+    return of_x, message_select_backward_edge
+
+
+def _backward_triton() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    from gnnkern._triton.select_backward import select_backward_edge, select_backward_x
+
+    return select_backward_x, select_backward_edge
+
+
+_LAUNCH_BACKWARD = {"cpu": _backward_cpu, "triton": _backward_triton}
 
 
 def _message_select_backward_fake(
@@ -127,6 +161,10 @@ def _message_select_backward_fake(
     indices: Tensor,
     edge_id: Tensor | None,
     plan: Tensor,
+    rev_indptr: Tensor | None,
+    rev_indices: Tensor | None,
+    rev_edge_id: Tensor | None,
+    rev_plan: Tensor | None,
     x: Tensor,
     edge: Tensor,
     argument: Tensor,
@@ -144,7 +182,7 @@ def _message_select_backward_fake(
 
 message_select_backward_op = define(
     "message_select_backward",
-    f"({_CSR}, Tensor x, Tensor edge, Tensor argument, Tensor grad, str op, bool need_x,"
+    f"({_CSR}, {_REV}, Tensor x, Tensor edge, Tensor argument, Tensor grad, str op, bool need_x,"
     " bool need_edge, str backend) -> (Tensor, Tensor)",
     _message_select_backward,
     _message_select_backward_fake,
@@ -165,7 +203,17 @@ def _on_edges(
     backend: str,
 ) -> Tensor:  # [E, *out_shape]
     csr = Csr(indptr, indices, edge_id, plan)
-    return combine_rows(csr, lhs, rhs, op, lhs_at, rhs_at, out_shape)
+    return _LAUNCH_ON_EDGES[backend](csr, lhs, rhs, op, lhs_at, rhs_at, out_shape)
+
+
+def combine_rows_triton(*arguments: Any) -> Tensor:
+    """The Triton edge kernel."""
+    from gnnkern._triton.sddmm import combine_rows
+
+    return combine_rows(*arguments)
+
+
+_LAUNCH_ON_EDGES = {"cpu": combine_rows, "triton": combine_rows_triton}
 
 
 on_edges_op = define(

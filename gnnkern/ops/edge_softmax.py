@@ -9,7 +9,13 @@ from torch import Tensor
 
 from gnnkern._cpu.segment_softmax import softmax_rows
 from gnnkern._native import Csr
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import check_floats, check_graph, check_rows, query_of
 from gnnkern.ops._operator import (
@@ -28,14 +34,24 @@ def edge_softmax_cpu(csr: Csr, score: Tensor, num_src: int, grad: Tensor | None 
     return softmax_rows(csr, score, num_src, grad)
 
 
+def edge_softmax_triton(
+    csr: Csr, score: Tensor, num_src: int, grad: Tensor | None = None
+) -> Tensor:
+    """The Triton segment softmax, or its gradient where `grad` is given."""
+    from gnnkern._triton.segment_softmax import softmax_rows
+
+    return softmax_rows(csr, score, grad)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", edge_softmax_cpu, cpu_unsupported),
+    Implementation("triton", edge_softmax_triton, triton_unsupported),
     Implementation("reference", edge_softmax_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": edge_softmax_cpu}
+_LAUNCH = {"cpu": edge_softmax_cpu, "triton": edge_softmax_triton}
 
 
 def _edge_softmax(

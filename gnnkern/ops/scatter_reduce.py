@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from gnnkern._cpu.row_reduce import row_reduce
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern._native import Csr
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, check_option, device_of, query_of
-from gnnkern.ops._groups import check_index, check_range, rows_by_group
+from gnnkern.ops._groups import check_index, check_range, group_sizes, rows_by_group
 from gnnkern.ops._linear import divide_rows
 from gnnkern.ops._operator import define, first_derivative_only, is_tracked, needs_gradient
 from gnnkern.ops._segments import mul_gradient
@@ -25,31 +32,43 @@ REDUCES = ("sum", "mean", "max", "min", "mul")
 
 
 def scatter_reduce_cpu(
+    csr: Csr,
     x: Tensor,  # [E, ...]
-    index: Tensor,  # [E]
-    num_segments: int,
     reduce: str,
     argument: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """A stable counting sort of the index, then the C++ row reduction."""
-    csr = rows_by_group("scatter_reduce", index, num_segments)
+    """The C++ row reduction over sorted groups; with `argument` who won, too."""
+    return row_reduce(csr, x, None, reduce, argument)
+
+
+def scatter_reduce_triton(
+    csr: Csr,
+    x: Tensor,  # [E, ...]
+    reduce: str,
+    argument: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The Triton row reduction over sorted groups; with `argument` who won, too."""
+    from gnnkern._triton.row_reduce import row_reduce
+
     return row_reduce(csr, x, None, reduce, argument)
 
 
 IMPLEMENTATIONS = (
     Implementation("cpu", scatter_reduce_cpu, cpu_unsupported),
+    Implementation("triton", scatter_reduce_triton, triton_unsupported),
     Implementation("reference", scatter_reduce_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": scatter_reduce_cpu}
+_LAUNCH = {"cpu": scatter_reduce_cpu, "triton": scatter_reduce_triton}
 
 
 def _scatter_reduce(
     x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
 ) -> Tensor:
-    return _LAUNCH[backend](x, index, num_segments, reduce)[0]
+    csr = rows_by_group("scatter_reduce", index, num_segments)
+    return _LAUNCH[backend](csr, x, reduce)[0]
 
 
 _scatter_reduce_op = define(
@@ -65,7 +84,7 @@ def _scatter_select(
 ) -> tuple[Tensor, Tensor]:
     """The result and, for each of its elements, the row of x that won (-1: none), int64."""
     csr = rows_by_group("scatter_reduce", index, num_segments)
-    out, argument = row_reduce(csr, x, None, reduce, torch.int32)
+    out, argument = _LAUNCH[backend](csr, x, reduce, torch.int32)
     assert argument is not None
     if x.shape[0] == 0 or argument.numel() == 0:
         return out, argument.long().fill_(-1)
@@ -113,7 +132,7 @@ class _GroupSum(Linear):
         self, grad: Tensor, needs: Sequence[bool], *tensors: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         if self.reduce == "mean":
-            count = torch.bincount(self.index, minlength=self.num_segments).clamp(min=1)
+            count = group_sizes(self.index, self.num_segments).clamp(min=1)
             grad = divide_rows(grad, count)
         return (gather_rows(grad, self.index, self.num_segments, self.backend),)
 

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from gnnkern._cpu.sddmm import sddmm_rows
 from gnnkern._native import Csr
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import check_floats, check_graph, check_option, query_of
 from gnnkern.ops._linear import dot_edges
@@ -30,14 +36,22 @@ def sddmm_cpu(csr: Csr, x_dst: Tensor, x_src: Tensor, op: str) -> Tensor:
     return sddmm_rows(csr, x_dst, x_src, op)
 
 
+def sddmm_triton(csr: Csr, x_dst: Tensor, x_src: Tensor, op: str) -> Tensor:
+    """The Triton edge kernel."""
+    from gnnkern._triton.sddmm import sddmm_rows
+
+    return sddmm_rows(csr, x_dst, x_src, op)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", sddmm_cpu, cpu_unsupported),
+    Implementation("triton", sddmm_triton, triton_unsupported),
     Implementation("reference", sddmm_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": sddmm_cpu}
+_LAUNCH = {"cpu": sddmm_cpu, "triton": sddmm_triton}
 
 
 def _sddmm(

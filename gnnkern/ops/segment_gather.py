@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from gnnkern._cpu.segment_gather import repeat_rows
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import define, is_tracked
 from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
@@ -24,12 +30,20 @@ def segment_gather_cpu(x: Tensor, indptr: Tensor, num_edges: int) -> Tensor:
     return repeat_rows(indptr, x, num_edges)
 
 
+def segment_gather_triton(x: Tensor, indptr: Tensor, num_edges: int) -> Tensor:
+    """The Triton row copies."""
+    from gnnkern._triton.sddmm import repeat_rows
+
+    return repeat_rows(indptr, x, num_edges)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_gather_cpu, cpu_unsupported),
+    Implementation("triton", segment_gather_triton, triton_unsupported),
     Implementation("reference", segment_gather_reference, reference_unsupported),
 )
 
-_LAUNCH = {"cpu": segment_gather_cpu}
+_LAUNCH = {"cpu": segment_gather_cpu, "triton": segment_gather_triton}
 
 
 def _segment_gather(x: Tensor, indptr: Tensor, output_size: int | None, backend: str) -> Tensor:

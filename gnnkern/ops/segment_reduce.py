@@ -11,7 +11,13 @@ from torch import Tensor
 
 from gnnkern._cpu.row_reduce import reduce_segments
 from gnnkern._cpu.select_backward import segment_select_backward
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, check_indptr, check_option, device_of, query_of
 from gnnkern.ops._linear import divide_by_count
 from gnnkern.ops._operator import define, first_derivative_only, is_tracked, needs_gradient
@@ -25,23 +31,35 @@ __all__ = ["segment_reduce"]
 REDUCES = ("sum", "mean", "max", "min", "mul")
 
 
-def segment_reduce_cpu(x: Tensor, indptr: Tensor, reduce: str) -> Tensor:
-    """The C++ row reduction over consecutive rows."""
-    return reduce_segments(indptr, x, reduce)[0]
+def segment_reduce_cpu(
+    x: Tensor, indptr: Tensor, reduce: str, argument: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The C++ row reduction over consecutive rows; with `argument` who won, too."""
+    return reduce_segments(indptr, x, reduce, argument)
+
+
+def segment_reduce_triton(
+    x: Tensor, indptr: Tensor, reduce: str, argument: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The Triton row reduction over consecutive rows; with `argument` who won, too."""
+    from gnnkern._triton.row_reduce import reduce_segments
+
+    return reduce_segments(indptr, x, reduce, argument)
 
 
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_reduce_cpu, cpu_unsupported),
+    Implementation("triton", segment_reduce_triton, triton_unsupported),
     Implementation("reference", segment_reduce_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": segment_reduce_cpu}
+_LAUNCH = {"cpu": segment_reduce_cpu, "triton": segment_reduce_triton}
 
 
 def _segment_reduce(x: Tensor, indptr: Tensor, reduce: str, backend: str) -> Tensor:
-    return _LAUNCH[backend](x, indptr, reduce)
+    return _LAUNCH[backend](x, indptr, reduce)[0]
 
 
 _segment_reduce_op = define(
@@ -53,7 +71,7 @@ _segment_reduce_op = define(
 
 
 def _segment_select(x: Tensor, indptr: Tensor, reduce: str, backend: str) -> tuple[Tensor, Tensor]:
-    out, argument = reduce_segments(indptr, x, reduce, torch.int32)
+    out, argument = _LAUNCH[backend](x, indptr, reduce, torch.int32)
     assert argument is not None
     return out, argument
 
@@ -72,7 +90,16 @@ _segment_select_op = define(
 def _segment_select_backward(
     grad: Tensor, indptr: Tensor, argument: Tensor, num_edges: int, backend: str
 ) -> Tensor:
+    return _LAUNCH_BACKWARD[backend](indptr, grad, argument, num_edges)
+
+
+def _backward_triton(indptr: Tensor, grad: Tensor, argument: Tensor, num_edges: int) -> Tensor:
+    from gnnkern._triton.select_backward import segment_select_backward
+
     return segment_select_backward(indptr, grad, argument, num_edges)
+
+
+_LAUNCH_BACKWARD = {"cpu": segment_select_backward, "triton": _backward_triton}
 
 
 _segment_select_backward_op = define(

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from gnnkern._cpu.segment_softmax import softmax_segments
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import (
     cast_for_autocast,
@@ -26,12 +32,20 @@ def segment_softmax_cpu(x: Tensor, indptr: Tensor, grad: Tensor | None = None) -
     return softmax_segments(indptr, x, grad)
 
 
+def segment_softmax_triton(x: Tensor, indptr: Tensor, grad: Tensor | None = None) -> Tensor:
+    """The Triton segment softmax, or its gradient where `grad` is given."""
+    from gnnkern._triton.segment_softmax import softmax_segments
+
+    return softmax_segments(indptr, x, grad)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_softmax_cpu, cpu_unsupported),
+    Implementation("triton", segment_softmax_triton, triton_unsupported),
     Implementation("reference", segment_softmax_reference, reference_unsupported),
 )
 
-_LAUNCH = {"cpu": segment_softmax_cpu}
+_LAUNCH = {"cpu": segment_softmax_cpu, "triton": segment_softmax_triton}
 
 
 def _segment_softmax(x: Tensor, indptr: Tensor, grad: Tensor | None, backend: str) -> Tensor:

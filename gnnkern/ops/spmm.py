@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from gnnkern import _native
 from gnnkern._cpu.broadcasting import groups
 from gnnkern._cpu.row_reduce import row_reduce
 from gnnkern._cpu.select_backward import select_backward_weight, select_backward_x
-from gnnkern._native import Csr
+from gnnkern._native import NO_CSR, Csr, optional_csr
 from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
     reference_unsupported,
+    triton_unsupported,
 )
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import check_floats, check_graph, check_option, query_of
@@ -38,19 +40,31 @@ REDUCES = ("sum", "mean", "max", "min")
 OPS = ("mul", "add", "sub", "div")
 
 
-def spmm_cpu(csr: Csr, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
-    """The C++ row reduction."""
-    return row_reduce(csr, x, weight, reduce)[0]
+def spmm_cpu(
+    csr: Csr, x: Tensor, weight: Tensor | None, reduce: str, argument: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The C++ row reduction; with `argument` who won, too."""
+    return row_reduce(csr, x, weight, reduce, argument)
+
+
+def spmm_triton(
+    csr: Csr, x: Tensor, weight: Tensor | None, reduce: str, argument: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The Triton row reduction; with `argument` who won, too."""
+    from gnnkern._triton.row_reduce import row_reduce
+
+    return row_reduce(csr, x, weight, reduce, argument)
 
 
 IMPLEMENTATIONS = (
     Implementation("cpu", spmm_cpu, cpu_unsupported),
+    Implementation("triton", spmm_triton, triton_unsupported),
     Implementation("reference", spmm_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": spmm_cpu}
+_LAUNCH = {"cpu": spmm_cpu, "triton": spmm_triton}
 
 
 def _spmm(
@@ -63,7 +77,7 @@ def _spmm(
     reduce: str,
     backend: str,
 ) -> Tensor:
-    return _LAUNCH[backend](Csr(indptr, indices, edge_id, plan), x, weight, reduce)
+    return _LAUNCH[backend](Csr(indptr, indices, edge_id, plan), x, weight, reduce)[0]
 
 
 _spmm_op = define(
@@ -89,7 +103,8 @@ def _spmm_select(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     csr = Csr(indptr, indices, edge_id, plan)
-    out, argument = row_reduce(csr, x, weight, reduce, _native.argument_dtype(max_degree))
+    dtype = _native.argument_dtype(max_degree)
+    out, argument = _LAUNCH[backend](csr, x, weight, reduce, dtype)
     assert argument is not None
     return out, argument
 
@@ -123,6 +138,10 @@ def _spmm_select_backward(
     indices: Tensor,
     edge_id: Tensor | None,
     plan: Tensor,
+    rev_indptr: Tensor | None,
+    rev_indices: Tensor | None,
+    rev_edge_id: Tensor | None,
+    rev_plan: Tensor | None,
     x: Tensor,
     weight: Tensor | None,
     argument: Tensor,
@@ -132,14 +151,32 @@ def _spmm_select_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     csr = Csr(indptr, indices, edge_id, plan)
+    rev = optional_csr(rev_indptr, rev_indices, rev_edge_id, rev_plan)
     grad_x = grad.new_empty(0)
     grad_weight = grad.new_empty(0)
+    of_x, of_weight = _LAUNCH_BACKWARD[backend]()
     if need_x:
-        grad_x = select_backward_x(csr, grad, weight, argument, x.shape[0])
+        grad_x = of_x(csr, rev, grad, weight, argument, x.shape[0])
     if need_weight:
         assert weight is not None
-        grad_weight = select_backward_weight(csr, grad, weight, argument, x)
+        grad_weight = of_weight(csr, grad, weight, argument, x)
     return grad_x, grad_weight
+
+
+def _backward_cpu() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    def of_x(csr: Csr, rev: Csr | None, *arguments: Any) -> Tensor:
+        return select_backward_x(csr, *arguments)
+
+    return of_x, select_backward_weight
+
+
+def _backward_triton() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    from gnnkern._triton.select_backward import select_backward_weight, select_backward_x
+
+    return select_backward_x, select_backward_weight
+
+
+_LAUNCH_BACKWARD = {"cpu": _backward_cpu, "triton": _backward_triton}
 
 
 def _spmm_select_backward_fake(
@@ -147,6 +184,10 @@ def _spmm_select_backward_fake(
     indices: Tensor,
     edge_id: Tensor | None,
     plan: Tensor,
+    rev_indptr: Tensor | None,
+    rev_indices: Tensor | None,
+    rev_edge_id: Tensor | None,
+    rev_plan: Tensor | None,
     x: Tensor,
     weight: Tensor | None,
     argument: Tensor,
@@ -163,7 +204,8 @@ def _spmm_select_backward_fake(
 
 _spmm_select_backward_op = define(
     "spmm_select_backward",
-    "(Tensor indptr, Tensor indices, Tensor? edge_id, Tensor plan, Tensor x, Tensor? weight,"
+    "(Tensor indptr, Tensor indices, Tensor? edge_id, Tensor plan, Tensor? rev_indptr,"
+    " Tensor? rev_indices, Tensor? rev_edge_id, Tensor? rev_plan, Tensor x, Tensor? weight,"
     " Tensor argument, Tensor grad, bool need_x, bool need_weight, str backend)"
     " -> (Tensor, Tensor)",
     _spmm_select_backward,
@@ -174,12 +216,17 @@ _spmm_select_backward_op = define(
 
 
 class _SelectRows(torch.autograd.Function):
-    """Only the edge that won a maximum or minimum receives its gradient."""
+    """Only the edge that won a maximum or minimum receives its gradient.
+
+    Where the reverse is needed (`_reverse_for_select`), it tells the rows of x what they won;
+    without it every edge has a row of x to itself.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         fwd: Csr,
+        rev: Csr | None,
         x: Tensor,
         weight: Tensor | None,
         reduce: str,
@@ -187,7 +234,7 @@ class _SelectRows(torch.autograd.Function):
         backend: str,
     ) -> Tensor:
         out, argument = _spmm_select_op(*fwd, x, weight, reduce, max_degree, backend)
-        ctx.save_for_backward(*fwd, x, weight, argument)
+        ctx.save_for_backward(*fwd, *(rev or NO_CSR), x, weight, argument)
         ctx.backend = backend
         ctx.set_materialize_grads(False)
         return out  # type: ignore[no-any-return]
@@ -195,9 +242,9 @@ class _SelectRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         if grad is None:
-            return (None,) * 6
+            return (None,) * 7
         *arrays, x, weight, argument = ctx.saved_tensors
-        need_x, need_weight = ctx.needs_input_grad[1:3]
+        need_x, need_weight = ctx.needs_input_grad[2:4]
         grads = _spmm_select_backward_op(
             *arrays, x, weight, argument, grad, need_x, need_weight, ctx.backend
         )
@@ -206,7 +253,7 @@ class _SelectRows(torch.autograd.Function):
             (grads[0] if need_x else None, grads[1] if need_weight else None),
             (grad, x, weight),
         )
-        return None, grad_x, grad_weight, None, None, None
+        return None, None, grad_x, grad_weight, None, None, None
 
 
 class _SelectMessages(torch.autograd.Function):
@@ -216,6 +263,7 @@ class _SelectMessages(torch.autograd.Function):
     def forward(
         ctx: Any,
         fwd: Csr,
+        rev: Csr | None,
         x: Tensor,
         weight: Tensor,
         op: str,
@@ -224,7 +272,7 @@ class _SelectMessages(torch.autograd.Function):
         backend: str,
     ) -> Tensor:
         out, argument = message_select_op(*fwd, x, weight, op, reduce, max_degree, backend)
-        ctx.save_for_backward(*fwd, x, weight, argument)
+        ctx.save_for_backward(*fwd, *(rev or NO_CSR), x, weight, argument)
         ctx.op = op
         ctx.backend = backend
         return out  # type: ignore[no-any-return]
@@ -232,7 +280,7 @@ class _SelectMessages(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         *arrays, x, weight, argument = ctx.saved_tensors
-        need_x, need_weight = ctx.needs_input_grad[1:3]
+        need_x, need_weight = ctx.needs_input_grad[2:4]
         of_columns, of_weight = message_select_backward_op(
             *arrays, x, weight, argument, grad, ctx.op, need_x, need_weight, ctx.backend
         )
@@ -243,7 +291,12 @@ class _SelectMessages(torch.autograd.Function):
         grad_x, grad_weight = first_derivative_only(
             "spmm with max or min", grads, (grad, x, weight)
         )
-        return None, grad_x, grad_weight, None, None, None, None
+        return None, None, grad_x, grad_weight, None, None, None, None
+
+
+def _reverse_for_select(g: Graph, name: str) -> Csr | None:
+    """The reverse where a gradient of max or min walks it; C++ scatters from the rows instead."""
+    return g.reverse_csr() if name == "triton" else None
 
 
 # -- public ----------------------------------------------------------------------------------------
@@ -328,7 +381,8 @@ def _reduce_rows(g: Graph, x: Tensor, weight: Tensor | None, reduce: str, name: 
         if is_tracked(x, weight):
             return sum_rows(g.csr, g.reverse_csr(), x, weight, name, reduce)
     elif needs_gradient(x, weight):
-        out: Tensor = _SelectRows.apply(g.csr, x, weight, reduce, g.max_degree, name)
+        rev = _reverse_for_select(g, name)
+        out: Tensor = _SelectRows.apply(g.csr, rev, x, weight, reduce, g.max_degree, name)
         return out
     return _spmm_op(*g.csr, x, weight, reduce, name)  # type: ignore[no-any-return]
 
@@ -340,7 +394,7 @@ def _reduce_edges(g: Graph, values: Tensor, reduce: str, name: str) -> Tensor:
             return edge_sum(g.csr, g.reverse_csr(), values, reduce, name)
     elif needs_gradient(values):
         csr = by_edge(g.csr)
-        out: Tensor = _SelectRows.apply(csr, values, None, reduce, g.max_degree, name)
+        out: Tensor = _SelectRows.apply(csr, None, values, None, reduce, g.max_degree, name)
         return out
     return _spmm_op(*by_edge(g.csr), values, None, reduce, name)  # type: ignore[no-any-return]
 
@@ -364,7 +418,10 @@ def _reduce_messages(
         if is_tracked(x, weight):
             return message_sum(g.csr, g.reverse_csr(), x, weight, op, reduce, name)
     elif needs_gradient(x, weight):
-        selected: Tensor = _SelectMessages.apply(g.csr, x, weight, op, reduce, g.max_degree, name)
+        rev = _reverse_for_select(g, name)
+        selected: Tensor = _SelectMessages.apply(
+            g.csr, rev, x, weight, op, reduce, g.max_degree, name
+        )
         return selected
     return message_sum_op(*g.csr, x, weight, op, reduce, name)  # type: ignore[no-any-return]
 

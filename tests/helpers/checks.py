@@ -41,7 +41,7 @@ def value_and_gradients(
     if upstream is None:
         generator = torch.Generator().manual_seed(1)
         upstream = torch.randn(out.shape, dtype=torch.float64, generator=generator)
-    gradients = torch.autograd.grad(out, inputs, upstream.to(out.dtype))
+    gradients = torch.autograd.grad(out, inputs, upstream.to(out))
     return (out.detach(), *gradients)
 
 
@@ -58,7 +58,7 @@ def check_gradient(call: Call, backend: str, upstream_layout: str = "contiguous"
     """Compare value and every gradient with float64, by the rule of `tolerance`."""
     doubles = tuple(tensor.double() for tensor in call.tensors)
     shape = call.reference(*doubles).shape
-    upstream = _upstream(shape, call.tensors[0].dtype, upstream_layout)
+    upstream = _upstream(shape, call.tensors[0].dtype, upstream_layout).to(call.tensors[0].device)
     with poisoned_memory():
         run = _bind(call, backend)
         actual = value_and_gradients(run, call.tensors, upstream)
@@ -176,7 +176,7 @@ def check_autocast(call: Call, backend: str) -> None:
     mixtures = [singles, halves, (halves[0], *singles[1:]), (singles[0], *halves[1:])]
     for tensors in mixtures:
         inputs = leaves(tensors)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
             out = call.run(*inputs, backend=backend)
         assert out.dtype in (torch.float32, torch.bfloat16)
         expected = exact.to(torch.bfloat16).double()

@@ -1,0 +1,331 @@
+"""Every row reduces the messages of its edges: rows of x, alone or combined with an edge tensor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gnnkern._native import Csr, rows_of
+from gnnkern._triton.broadcasting import Shape, columns_of, groups, shape_of
+from gnnkern._triton.configs import Tiles, tiles_for
+from gnnkern._triton.fold import chunk_states, fold, store_rows
+from gnnkern._triton.launch import Walk, accumulator, alignment, run, segments_walk, walk_of
+from gnnkern._triton.plan import row_part
+from gnnkern._triton.policies import merge, start, step
+
+__all__ = [
+    "Messages",
+    "Winners",
+    "edge_messages",
+    "message_reduce",
+    "reduce_rows",
+    "reduce_segments",
+    "row_reduce",
+]
+
+
+@triton.jit
+@no_type_check
+def combine(x, edge, OP: tl.constexpr):
+    """A message of two operands."""
+    if OP == "add":
+        value = x + edge
+    elif OP == "sub":
+        value = x - edge
+    elif OP == "mul":
+        value = x * edge
+    else:
+        value = x / edge
+    return value
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_edges", "num_chunks"])
+@no_type_check
+def _row_reduce_kernel(
+    out_ptr,  # [num_rows, width]
+    argument_ptr,  # [num_rows, width] position of the winner in its row, or None
+    first_ptr,  # [num_chunks, width] states of chunks
+    second_ptr,  # [num_chunks, width], or None where a state has one part
+    x_ptr,  # [num_cols, ...] rows x_row_stride apart
+    edge_ptr,  # [E, edge_width] or None
+    winner_ptr,  # [num_cols, width] position of the edge that may pass, or None: every edge passes
+    indptr_ptr,  # [num_rows + 1]
+    indices_ptr,  # [E] or None
+    edge_id_ptr,  # [E] or None
+    plan_ptr,  # [1 + num_chunks, 4] or None
+    position_ptr,  # [E] with winners: sorted position of an edge in their matrix, or None: its id
+    winner_indptr_ptr,  # [num_cols + 1] with winners: where the rows of their matrix begin
+    x_columns_ptr,  # [width] or None
+    edge_columns_ptr,  # [width], or None: neighbouring columns share one
+    num_rows,
+    num_edges,
+    num_chunks,
+    width,  # in units of VEC, as the stride
+    x_row_stride,
+    edge_width,
+    edge_group,  # neighbouring columns that share one of an edge
+    REDUCE: tl.constexpr,
+    OP: tl.constexpr,
+    TRACKS: tl.constexpr,
+    WINNER_MASK: tl.constexpr,
+    ACC: tl.constexpr,
+    VEC: tl.constexpr,
+    ONE_WEIGHT: tl.constexpr,  # the columns of a tile share one of an edge
+    ROWS: tl.constexpr,
+    EDGES: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+):
+    # Where am I
+    width = width * VEC
+    x_row_stride = x_row_stride * VEC
+    row, begin, end, row_begin, owns_row = row_part(
+        indptr_ptr, plan_ptr, num_rows, num_edges, num_chunks, ROWS
+    )
+    column = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    in_width = column < width
+    x_column = column
+    if x_columns_ptr is not None:
+        x_column = tl.load(x_columns_ptr + column, mask=in_width, other=0)
+    if edge_ptr is not None and not ONE_WEIGHT:
+        if edge_columns_ptr is not None:
+            edge_column = tl.load(edge_columns_ptr + column, mask=in_width, other=0)
+        else:
+            edge_column = column // edge_group
+
+    # Load and reduce
+    first, second = start(ROWS, EDGES, BLOCK_F, ACC, REDUCE)
+    longest = tl.max(end - begin).to(tl.int32)
+    for done in range(0, longest, EDGES):
+        position = begin[:, None] + (done + tl.arange(0, EDGES))[None, :]  # [ROWS, EDGES]
+        in_row = position < end[:, None]
+        source = position
+        if indices_ptr is not None:
+            source = tl.load(indices_ptr + position, mask=in_row, other=0).to(tl.int64)
+        edge = position
+        if edge_id_ptr is not None and (edge_ptr is not None or winner_ptr is not None):
+            edge = tl.load(edge_id_ptr + position, mask=in_row, other=0).to(tl.int64)
+        valid = in_row[:, :, None] & in_width[None, None, :]  # [ROWS, EDGES, BLOCK_F]
+        passes = valid
+        if winner_ptr is not None:
+            rank = edge
+            if position_ptr is not None:
+                rank = tl.load(position_ptr + edge, mask=in_row, other=0).to(tl.int64)
+            rank -= tl.load(winner_indptr_ptr + source, mask=in_row, other=0).to(tl.int64)
+            winner_offset = source[:, :, None] * width + column[None, None, :]
+            winner = tl.load(winner_ptr + winner_offset, mask=valid, other=0).to(tl.int32)
+            passes = valid & ((winner & WINNER_MASK) == rank.to(tl.int32)[:, :, None])
+        x_offset = source[:, :, None] * x_row_stride + x_column[None, None, :]
+        value = tl.load(x_ptr + x_offset, mask=passes, other=0).to(ACC)
+        if edge_ptr is not None:
+            if ONE_WEIGHT:
+                edge_offset = edge * edge_width + tl.program_id(1) * BLOCK_F // edge_group
+                weight = tl.load(edge_ptr + edge_offset, mask=in_row, other=0).to(ACC)
+                value = combine(value, weight[:, :, None], OP)
+            else:
+                column_offset = edge[:, :, None] * edge_width + edge_column[None, None, :]
+                weight = tl.load(edge_ptr + column_offset, mask=passes, other=0).to(ACC)
+                value = combine(value, weight, OP)
+        if REDUCE == "min":
+            value = -value
+        if REDUCE == "logsumexp":
+            other = tl.full([1, 1, 1], 1, ACC)
+        else:
+            other = (position - row_begin[:, None]).to(tl.int32)[:, :, None]
+        first, second = step(first, second, value, other, passes, REDUCE, TRACKS)
+    first, second = merge(first, second, 1, REDUCE, TRACKS)  # [ROWS, BLOCK_F]
+
+    # Store
+    if plan_ptr is not None:
+        item = tl.program_id(0).to(tl.int64)
+        if item < num_chunks:
+            lanes_first, lanes_second = merge(first, second, 0, REDUCE, TRACKS)  # [BLOCK_F]
+            tl.store(first_ptr + item * width + column, lanes_first, mask=in_width)
+            if second_ptr is not None:
+                tl.store(second_ptr + item * width + column, lanes_second, mask=in_width)
+            return
+    store_rows(
+        out_ptr, argument_ptr, row, owns_row, end - begin, first, second, column, width, REDUCE
+    )
+
+
+# -- launchers -------------------------------------------------------------------------------------
+
+
+# Families of tiles in `configs`.
+_TILES = {
+    "sum": "sum",
+    "mean": "sum",
+    "mul": "mul",
+    "max": "select",
+    "min": "select",
+    "logsumexp": "select",
+}
+
+# From so many columns of a head on, reading the edges once more for each head costs less than
+# reading the head's weight for each column.
+_SHARED_COLUMNS = 32
+
+
+class Messages(NamedTuple):
+    """What x is combined with on the way, by columns of the message."""
+
+    edge: Tensor | None = None  # [E, ...] contiguous
+    group: int = 0  # neighbouring columns that share one of the edge's; 0: all
+    edge_columns: Tensor | None = None  # [width]
+    x_columns: Tensor | None = None  # [width]
+    op: str = "mul"
+
+
+class Winners(NamedTuple):
+    """Which edges of the matrix pass: those that have won a row of another."""
+
+    argument: Tensor  # [num_cols, width]
+    indptr: Tensor  # [num_cols + 1] of the matrix whose rows were won
+    position: Tensor | None  # [E] of an edge in it, None: its number
+
+
+def reduce_rows(
+    walk: Walk,
+    x: Tensor,
+    shape: Shape,
+    messages: Messages,
+    reduce: str,
+    argument: torch.dtype | None,
+    winners: Winners | None = None,
+    tiles: Tiles | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """out[r] = reduction over the edges of row r of the messages, of `shape`; and who won."""
+    out = x.new_empty((walk.num_rows, *shape))
+    positions = None if argument is None else x.new_empty(out.shape, dtype=argument)
+    if out.numel() == 0:
+        return out, positions
+    x, x_stride, _ = rows_of(x)
+    width = math.prod(shape)
+    tracks = positions is not None
+    first, second = chunk_states(walk, width, reduce, tracks, out)
+    is_double = x.dtype == torch.float64
+    tiles = tiles or tiles_for(_TILES[reduce], width, walk.degree, is_double)
+    group = messages.group or width
+    one_weight = messages.edge_columns is None
+    if messages.group > 0 and one_weight:
+        # A tile inside of one group of columns reads one value of the edge.
+        shared = min(tiles.columns, group & -group)
+        one_weight = shared >= min(tiles.columns, _SHARED_COLUMNS)
+        tiles = tiles._replace(columns=shared) if one_weight else tiles
+    vec = alignment(x.element_size(), width, x_stride)
+    edge = messages.edge
+    winner_args: tuple[Any, ...] = (None, None, None)
+    winner_mask = -1
+    if winners is not None:
+        winner_args = winners
+        winner_mask = {1: 0xFF, 2: 0xFFFF, 4: -1}[winners.argument.element_size()]
+    argument_in, winner_indptr, winner_position = winner_args
+    run(
+        _row_reduce_kernel,
+        (walk.items(tiles.rows), -(-width // tiles.columns)),
+        x.device,
+        out,
+        positions,
+        first,
+        second,
+        x,
+        edge,
+        argument_in,
+        walk.indptr,
+        walk.indices,
+        walk.edge_id,
+        walk.plan,
+        winner_position,
+        winner_indptr,
+        messages.x_columns,
+        messages.edge_columns,
+        walk.num_rows,
+        walk.num_edges,
+        walk.num_chunks,
+        width // vec,
+        x_stride // vec,
+        0 if edge is None else edge.shape[1:].numel(),
+        group,
+        warps=tiles.warps,
+        REDUCE=reduce,
+        OP=messages.op,
+        TRACKS=tracks,
+        WINNER_MASK=winner_mask,
+        ACC=accumulator(x.dtype),
+        VEC=vec,
+        ONE_WEIGHT=one_weight,
+        ROWS=tiles.rows,
+        EDGES=tiles.edges,
+        BLOCK_F=tiles.columns,
+    )
+    fold(walk, first, second, out, positions, reduce)
+    return out, positions
+
+
+def edge_messages(edge: Tensor, x_shape: Shape, shape: Shape, op: str) -> Messages:
+    """How an edge operand meets the columns of a message."""
+    edge_shape = shape_of(edge)
+    edge = edge.contiguous()
+    count = groups(edge_shape, shape)
+    if x_shape != shape or count is None:
+        return Messages(
+            edge,
+            group=1,
+            edge_columns=columns_of(edge_shape, shape, edge.device),
+            x_columns=columns_of(x_shape, shape, edge.device),
+            op=op,
+        )
+    return Messages(edge, 0 if count == 1 else math.prod(shape) // max(count, 1), op=op)
+
+
+def row_reduce(
+    csr: Csr,
+    x: Tensor,  # [num_cols, ...]
+    weight: Tensor | None,  # [E] or [E, H]
+    reduce: str,
+    argument: torch.dtype | None = None,
+    tiles: Tiles | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """out[r] = reduction over the edges of row r of weight * x; with `argument` who won.
+
+    `tiles` takes the place of the rule of `configs`.
+    """
+    shape = shape_of(x)
+    messages = Messages()
+    if weight is not None:
+        heads = 1 if weight.dim() == 1 else weight.shape[1]
+        group = 0 if heads == 1 else math.prod(shape) // max(heads, 1)
+        messages = Messages(weight.contiguous(), group)
+    return reduce_rows(walk_of(csr), x, shape, messages, reduce, argument, tiles=tiles)
+
+
+def reduce_segments(
+    indptr: Tensor,  # [num_segments + 1]
+    x: Tensor,  # [E, ...]
+    reduce: str,
+    argument: torch.dtype | None = None,
+    tiles: Tiles | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The same over consecutive rows of x."""
+    walk = segments_walk(indptr, x.shape[0])
+    return reduce_rows(walk, x, shape_of(x), Messages(), reduce, argument, tiles=tiles)
+
+
+def message_reduce(
+    csr: Csr,
+    x: Tensor,  # [num_cols, ...]
+    edge: Tensor,  # [E, ...], as many dimensions
+    op: str,
+    reduce: str,
+    argument: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """out[r] = reduction over the edges e of row r of `x op edge`; with `argument` who won."""
+    x_shape = shape_of(x)
+    shape = torch.broadcast_shapes(x_shape, shape_of(edge))
+    messages = edge_messages(edge, x_shape, shape, op)
+    return reduce_rows(walk_of(csr), x, shape, messages, reduce, argument)

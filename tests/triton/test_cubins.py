@@ -1,0 +1,145 @@
+"""Every kernel compiles ahead of time for three architectures, without spilling registers.
+
+By default every other configuration is compiled, for one of them in turn; `-m slow` compiles all
+for each. Needs no GPU, and kernels that are not interpreted.
+"""
+
+from functools import partial
+
+import cubins
+import pytest
+import torch
+import triton.language as tl
+
+from gnnkern import _triton
+from gnnkern._native import Csr
+from gnnkern._triton import import_error
+
+pytestmark = [
+    pytest.mark.skipif(import_error() is not None, reason=str(import_error())),
+    pytest.mark.skipif(_triton.INTERPRETS, reason="the interpreter's kernels cannot be compiled"),
+]
+
+CAPABILITIES = (80, 90, 100)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Bytes of stack to a thread: on sm_80 some tiles of few columns keep 8, at 48 or 80 registers. The
+# exponentials of doubles take up to 32 on every architecture.
+SPILL_BUDGET = {80: 8, 90: 0, 100: 0}
+DOUBLE_SPILL_BUDGET = 32
+# Registers that a thread may take before fewer than three programs of 4 warps fit on an SM.
+REGISTER_BUDGET = 168
+
+N, E = 100, 600
+
+
+def matrix(dtype=torch.int32, edge_id=True, chunks=True):
+    """A matrix for launches that are noted and not run: what it holds is never read."""
+    plan = torch.zeros(9 if chunks else 0, 4, dtype=dtype)
+    order = torch.zeros(E, dtype=dtype)
+    return Csr(torch.zeros(N + 1, dtype=dtype), order, order if edge_id else None, plan)
+
+
+def rows(count, width, dtype=torch.float32):
+    return torch.zeros(count, width, dtype=dtype)
+
+
+def of_tiles(dtypes=(torch.float32,)):
+    """Launches in every configuration that the rule may choose."""
+    from gnnkern._triton.configs import every_tiles
+    from gnnkern._triton.row_reduce import row_reduce
+    from gnnkern._triton.sddmm import sddmm_rows
+    from gnnkern._triton.segment_softmax import softmax_rows
+
+    for dtype in dtypes:
+        is_double = dtype == torch.float64
+        for tiles in every_tiles("sum", is_double):
+            x, weight = rows(N, tiles.columns, dtype), torch.zeros(E, dtype=dtype)
+            yield partial(row_reduce, matrix(), x, weight, "sum", tiles=tiles)
+        for tiles in every_tiles("select", is_double):
+            x = rows(N, tiles.columns, dtype)
+            yield partial(row_reduce, matrix(), x, None, "max", torch.uint8, tiles=tiles)
+        for tiles in every_tiles("softmax", is_double):
+            yield partial(softmax_rows, matrix(), rows(E, tiles.columns, dtype), tiles=tiles)
+        for tiles in every_tiles("edges", is_double):
+            x = torch.zeros(N, tiles.outputs, tiles.columns, dtype=dtype)
+            yield partial(sddmm_rows, matrix(), x, x, "dot", tiles=tiles)
+
+
+def of_every_kind():
+    """Launches of every kind of work, in the configuration that the rule chooses."""
+    from gnnkern._triton.plan import make_plan
+    from gnnkern._triton.row_reduce import message_reduce, reduce_segments, row_reduce
+    from gnnkern._triton.sddmm import combine_rows, repeat_rows, sddmm_rows
+    from gnnkern._triton.segment_softmax import softmax_rows
+    from gnnkern._triton.select_backward import (
+        segment_select_backward,
+        select_backward_weight,
+        select_backward_x,
+    )
+
+    indptr = torch.zeros(N + 1, dtype=torch.int64)
+    x, edge = torch.zeros(N, 4, 16), torch.zeros(E, 4, 16)
+    argument = torch.zeros(N, 4, 16, dtype=torch.int16)
+    for index in (torch.int32, torch.int64):
+        yield partial(make_plan, indptr.to(index), E)
+        yield partial(row_reduce, matrix(index), x, None, "sum")
+    for dtype in DTYPES:
+        y, z = x.to(dtype), edge.to(dtype)
+        weight = z[:, :, 0].contiguous()
+        for reduce in ("sum", "mean", "mul", "max", "min", "logsumexp"):
+            yield partial(row_reduce, matrix(), y, None, reduce)
+        for reduce in ("max", "min"):
+            yield partial(row_reduce, matrix(), y, weight, reduce, torch.int16)
+        for op in ("dot", "add", "mul", "div"):
+            yield partial(sddmm_rows, matrix(), y, y, op)
+        yield partial(repeat_rows, indptr, y, E)
+        yield partial(softmax_rows, matrix(), weight)
+        yield partial(softmax_rows, matrix(), weight, weight)
+        yield partial(select_backward_x, matrix(), matrix(), y, weight, argument, N)
+        yield partial(select_backward_weight, matrix(), y, weight, argument, y)
+    for reduce, winner in (("sum", None), ("max", torch.int32)):
+        yield partial(reduce_segments, indptr, edge, reduce, winner)
+        for op in ("add", "sub", "mul", "div"):
+            yield partial(message_reduce, matrix(), x, edge, op, reduce)
+        yield partial(message_reduce, matrix(), x, edge[:, :1], "mul", reduce)
+    yield partial(combine_rows, matrix(), edge, x, "mul", "edge", "src", (1, 16))
+    yield partial(combine_rows, matrix(), edge[:, :1], x, "sub", "edge", "dst", (4, 16))
+    yield partial(combine_rows, matrix(), x, None, "copy", "src", "src", (4, 16))
+    yield partial(segment_select_backward, indptr, x, argument, E)
+    # No long rows, the caller's order, and widths that no vector divides.
+    for width in (1, 3, 100):
+        y = rows(N, width)
+        yield partial(row_reduce, matrix(chunks=False), y, None, "sum")
+        yield partial(sddmm_rows, matrix(edge_id=False), y, y, "dot")
+
+
+def check(launches, capabilities):
+    """Compile each launch for one of the architectures, in turn; `-s` shows what each takes."""
+    too_much = []
+    for i, launch in enumerate(launches):
+        capability = capabilities[i % len(capabilities)]
+        usage = cubins.compile_for(launch, capability)
+        line = f"sm_{capability} {usage} {launch}"
+        print(line)
+        assert usage.cubin > 0
+        in_double = dict(launch.constants).get("ACC") == tl.float64
+        spills = DOUBLE_SPILL_BUDGET if in_double else SPILL_BUDGET[capability]
+        if usage.spills > spills or usage.registers > REGISTER_BUDGET:
+            too_much.append(line)
+    assert not too_much, "\n".join(too_much)
+
+
+def test_every_kind_of_work_on_one_architecture():
+    check(cubins.catch(*of_every_kind()), CAPABILITIES)
+
+
+def test_every_other_configuration_on_one_architecture():
+    check(cubins.catch(*of_tiles())[::2], CAPABILITIES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_configuration(capability):
+    both = (torch.float32, torch.float64)
+    check(cubins.catch(*of_tiles(both), *of_every_kind()), [capability])

@@ -1,0 +1,183 @@
+"""No op copies anything to the host, so that CUDA graphs can capture it.
+
+Where there is no GPU, the torch ops that would are looked for while the kernels are interpreted.
+"""
+
+import pytest
+import torch
+from helpers.devices import DEVICE, device_graph, device_index, device_segments
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gnnkern
+from gnnkern._triton.plan import make_plan
+
+# What waits for the device: numbers read, and results whose size is counted.
+WAITS = {
+    "_local_scalar_dense",
+    "bincount",
+    "equal",
+    "is_nonzero",
+    "item",
+    "masked_select",
+    "nonzero",
+    "unique_dim",
+    "_unique2",
+}
+
+
+KERNEL_KEY = torch._C.DispatchKeySet(
+    torch._C.DispatchKey.CPU if DEVICE.type == "cpu" else torch._C.DispatchKey.CUDA
+)
+
+
+class NoWaiting(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put") and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
+        assert name not in WAITS and not by_mask, f"{func} waits for the device"
+        if func.namespace == "gnnkern":
+            # Past this mode, and with it again for what the operator is made of.
+            with self:
+                return func.redispatch(KERNEL_KEY, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def planned(csr):
+    """A matrix with the plan that it would have on a GPU, made without counting."""
+    return csr._replace(plan=make_plan(csr.indptr, csr.indices.shape[0]))
+
+
+def rows(count, *shape):
+    return torch.randn(count, *shape, device=DEVICE)
+
+
+def graph_calls():
+    g = device_graph("hubs")
+    fwd, rev = planned(g.csr), planned(g.reverse_csr())
+    x, weight = rows(g.num_src, 2, 3), rows(g.num_edges, 2)
+    kernels = torch.ops.gnnkern
+    argument = torch.zeros(g.num_dst, 2, 3, dtype=torch.uint8, device=DEVICE)
+    grad = rows(g.num_dst, 2, 3)
+    yield "sum", lambda: kernels.spmm(*fwd, x, weight, "sum", "triton")
+    yield "max", lambda: kernels.spmm_select(*fwd, x, weight, "max", g.max_degree, "triton")
+    yield (
+        "max_backward",
+        lambda: kernels.spmm_select_backward(
+            *fwd, *rev, x, weight, argument, grad, True, True, "triton"
+        ),
+    )
+    edge = rows(g.num_edges, 1, 3)
+    yield "message", lambda: kernels.message_reduce(*fwd, x, edge, "add", "mean", "triton")
+    yield (
+        "message_backward",
+        lambda: kernels.message_select_backward(
+            *fwd, *rev, x, edge, argument, grad, "div", True, True, "triton"
+        ),
+    )
+    yield "dot", lambda: kernels.sddmm(*fwd, grad, x, "dot", "triton")
+    yield (
+        "on_edges",
+        lambda: kernels.on_edges(*fwd, edge, x, "mul", "edge", "src", [2, 1], "triton"),
+    )
+    yield "softmax", lambda: kernels.edge_softmax(*fwd, weight, None, g.num_src, "triton")
+    yield "softmax_backward", lambda: kernels.edge_softmax(*fwd, weight, weight, 12, "triton")
+
+
+def segment_calls():
+    indptr, (index, num_segments) = device_segments("hubs"), device_index("hubs")
+    num_edges, kernels = index.shape[0], torch.ops.gnnkern
+    x, y = rows(num_edges, 3), rows(num_segments, 3)
+    argument = torch.zeros(num_segments, 3, dtype=torch.int32, device=DEVICE)
+    yield "reduce", lambda: kernels.segment_reduce(x, indptr, "sum", "triton")
+    yield "select", lambda: kernels.segment_select(x, indptr, "min", "triton")
+    yield (
+        "select_backward",
+        lambda: kernels.segment_select_backward(y, indptr, argument, num_edges, "triton"),
+    )
+    yield "gather", lambda: kernels.segment_gather(y, indptr, num_edges, "triton")
+    yield "segment_softmax", lambda: kernels.segment_softmax(x, indptr, None, "triton")
+    if DEVICE.type != "cpu":
+        # On the CPU an index is checked.
+        yield "scatter", lambda: kernels.scatter_reduce(x, index, num_segments, "sum", "triton")
+        yield "scatter_max", lambda: kernels.scatter_select(x, index, num_segments, "max", "triton")
+
+
+@pytest.mark.parametrize("calls", [graph_calls, segment_calls])
+def test_no_op_waits_for_the_device(calls):
+    for _, call in calls():
+        if DEVICE.type != "cpu":
+            call()
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            with NoWaiting():
+                call()
+        finally:
+            if DEVICE.type != "cpu":
+                torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU")
+@pytest.mark.parametrize("calls", [graph_calls, segment_calls])
+def test_cuda_graphs_capture_every_op(calls):
+    for name, call in calls():
+        expected = call()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            call()
+        torch.cuda.current_stream().wait_stream(stream)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            actual = call()
+        captured.replay()
+        torch.cuda.synchronize()
+        for a, b in zip(_tensors(expected), _tensors(actual), strict=True):
+            assert torch.equal(a, b), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU")
+def test_training_step_is_captured():
+    g = device_graph("hubs")
+    x = rows(g.num_src, 8).requires_grad_()
+
+    def step():
+        (grad,) = torch.autograd.grad(gnnkern.spmm(g, x, reduce="max").square().sum(), x)
+        return grad
+
+    expected = step()
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        actual = step()
+    captured.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(expected, actual)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+def test_tensors_of_another_device_than_the_current_one():
+    expected = torch.tensor([[2.0], [1.0]])
+    for number in range(2):
+        device = torch.device("cuda", number)
+        edge_index = torch.tensor([[0, 1, 1], [0, 0, 1]], device=device)
+        g = gnnkern.Graph.from_edge_index(edge_index, 2)
+        out = gnnkern.spmm(g, torch.ones(2, 1, device=device), backend="triton")
+        assert out.device == device
+        assert torch.equal(out.cpu(), expected)
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="a graph on a GPU has its plan")
+def test_waiting_would_be_seen():
+    # A graph on the CPU has no plan for Triton: one is made at each call, and its chunks counted.
+    g = device_graph("hubs")
+    x = rows(g.num_src, 3)
+    with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
+        torch.ops.gnnkern.spmm(*g.csr, x, None, "sum", "triton")
+
+
+def _tensors(result):
+    return [result] if isinstance(result, torch.Tensor) else list(result)
