@@ -115,7 +115,10 @@ def _draw(
     for axis in flat[len(panels) :]:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=9)
+    # Long enough that dashes and dots can be told apart.
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside right center", fontsize=9, handlelength=4
+    )
     figure.savefig(path, dpi=DPI)
 
 

@@ -95,7 +95,6 @@ def render_page(report: Report, pictures: Sequence[Picture]) -> str:
         "<h2>Summary</h2>",
         _items(summary(report)),
         *_section("Slower than the best peer", [loss_line(row) for row in losses(report)]),
-        *_section("Not measured", reasons(report)),
         "<h2>Cells</h2>",
         "<p>Medians. A click on a heading sorts. Ratios are times of others by gnnkern's: below 1 "
         "the other was faster. floor / T: the least time that this machine could take, by "
@@ -109,6 +108,8 @@ def render_page(report: Report, pictures: Sequence[Picture]) -> str:
         parts += [_image(picture) for picture in pictures if picture.op == op]
         rows = [row for row in report["cells"] if row["op"] == op]
         parts.append(_table(_CONTENDER_HEADINGS, _contenders(rows)))
+    # Last and folded: there may be a line per cell and peer.
+    parts += _section("Not measured", reasons(report), folded=True)
     parts.append(f"<script>{_SCRIPT}</script></body></html>")
     return "\n".join(parts) + "\n"
 
@@ -117,8 +118,13 @@ def _items(lines: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
-    return [f"<h3>{title}</h3>", _items(lines)] if lines else []
+def _section(title: str, lines: list[str], *, folded: bool = False) -> list[str]:
+    if not lines:
+        return []
+    if folded:
+        items = _items(lines)
+        return [f"<details><summary>{title}: {len(lines)} lines</summary>", items, "</details>"]
+    return [f"<h3>{title}</h3>", _items(lines)]
 
 
 def _link(op: str) -> str:
