@@ -24,7 +24,9 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet
 PIP_INSTALL := $(PIP) install --constraint constraints.txt
+# Threads that wait must not spin: the other process needs the core (a run takes twice as long).
 IN_PARALLEL = --numprocesses $(PYTEST_WORKERS) --dist worksteal
+PASSIVELY := OMP_WAIT_POLICY=passive
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 NATIVE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -105,14 +107,14 @@ stubs-check: $(DEV) $(BUILT)
 	  || { echo "gnnkern/_C.pyi is out of date: run make stubs" >&2; exit 1; }
 
 pytest: $(DEV) $(BUILT)
-	$(PY) -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS)
+	$(PASSIVELY) $(PY) -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS)
 
 # Triton reads the variable when a kernel is defined: a process of its own.
 pytest-triton: $(DEV) $(BUILT)
-	TRITON_INTERPRET=1 $(PY) -m pytest -q $(IN_PARALLEL) tests/triton $(PYTEST_TRITON_ARGS)
+	$(PASSIVELY) TRITON_INTERPRET=1 $(PY) -m pytest -q $(IN_PARALLEL) tests/triton $(PYTEST_TRITON_ARGS)
 
 bench-once: $(DEV) $(BUILT)
-	$(PY) -m pytest -q $(IN_PARALLEL) bench --benchmark-disable
+	$(PASSIVELY) $(PY) -m pytest -q $(IN_PARALLEL) bench --benchmark-disable
 
 bench: $(DEV) $(BUILT)
 	$(PY) -m pytest bench $(PYTEST_ARGS)
@@ -141,7 +143,7 @@ sanitize: $(DEV)
 	  export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
 	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$$PWD" && \
 	  $(abspath $(PY)) -c "import gnnkern._C as c; assert '/$(SANITIZED)/run/' in c.__file__, c.__file__" && \
-	  $(abspath $(PY)) -m pytest -q $(IN_PARALLEL) -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
+	  $(PASSIVELY) $(abspath $(PY)) -m pytest -q $(IN_PARALLEL) -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
 	    $(PYTEST_ARGS) $(SANITIZE_TESTS)
 
 clean:

@@ -60,7 +60,9 @@ def max_degree(indptr: Tensor, plan: Tensor) -> int:
 
 def check_indptr(who: str, indptr: Tensor, num_edges: int | None) -> None:
     """ValueError where indptr does not go from 0 to num_edges (any) without decreasing."""
-    if _native_runs(indptr) and indptr.is_contiguous():
+    # Inside a transform of torch.func, or as a subclass, it may have no memory to look at.
+    plain = type(indptr) is Tensor and not torch._C._are_functorch_transforms_active()
+    if plain and _native_runs(indptr) and indptr.is_contiguous():
         edges = _native.indptr_edges(indptr)
         if edges >= 0 and num_edges in (None, edges):
             return

@@ -77,7 +77,7 @@ def test_what_it_says_of_a_call(machine):
         "call: forward and the gradients of x; float32, width 64",
         "edges: 400 from 60 to 50 nodes, at most ",
         "the caller's order is not that of the destinations",
-        "plan: 1 items of up to 2,048 edges",
+        "plan: 2 items of up to 2,048 edges",
         "in 2 gathers",
         "rows are read, 256 B each; fits into L1d; such rows come at 80.0 GB/s",
         "would help: g.prepare() now, or the first gradient sorts the reversed graph",
