@@ -25,8 +25,8 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet
 PIP_INSTALL := $(PIP) install --constraint constraints.txt
 # Threads that wait must not spin: the other process needs the core (a run takes twice as long).
-IN_PARALLEL = --numprocesses $(PYTEST_WORKERS) --dist worksteal
-PASSIVELY := OMP_WAIT_POLICY=passive
+PYTEST = OMP_WAIT_POLICY=passive $(abspath $(PY)) -m pytest -q \
+  --numprocesses $(PYTEST_WORKERS) --dist worksteal
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 NATIVE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -107,14 +107,14 @@ stubs-check: $(DEV) $(BUILT)
 	  || { echo "gnnkern/_C.pyi is out of date: run make stubs" >&2; exit 1; }
 
 pytest: $(DEV) $(BUILT)
-	$(PASSIVELY) $(PY) -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # Triton reads the variable when a kernel is defined: a process of its own.
 pytest-triton: $(DEV) $(BUILT)
-	$(PASSIVELY) TRITON_INTERPRET=1 $(PY) -m pytest -q $(IN_PARALLEL) tests/triton $(PYTEST_TRITON_ARGS)
+	TRITON_INTERPRET=1 $(PYTEST) tests/triton $(PYTEST_TRITON_ARGS)
 
 bench-once: $(DEV) $(BUILT)
-	$(PASSIVELY) $(PY) -m pytest -q $(IN_PARALLEL) bench --benchmark-disable
+	$(PYTEST) bench --benchmark-disable
 
 bench: $(DEV) $(BUILT)
 	$(PY) -m pytest bench $(PYTEST_ARGS)
@@ -143,7 +143,7 @@ sanitize: $(DEV)
 	  export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
 	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$$PWD" && \
 	  $(abspath $(PY)) -c "import gnnkern._C as c; assert '/$(SANITIZED)/run/' in c.__file__, c.__file__" && \
-	  $(PASSIVELY) $(abspath $(PY)) -m pytest -q $(IN_PARALLEL) -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
+	  $(PYTEST) -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
 	    $(PYTEST_ARGS) $(SANITIZE_TESTS)
 
 clean:

@@ -113,7 +113,7 @@ def fields(csr: Csr, num_cols: int) -> tuple[int, ...]:
         INDEX_CODES[indptr.dtype],
         indptr.data_ptr(),
         indices.data_ptr(),
-        0 if edge_id is None else edge_id.data_ptr(),
+        address(edge_id),
         plan.data_ptr(),
         indptr.shape[0] - 1,
         num_cols,

@@ -129,12 +129,13 @@ def _far_behind(plan: Plan, report: Report, cell: Cell, direction: str) -> dict[
     PyG's default path is always measured, since every cell is compared with it.
     """
     left_out: dict[str, str] = {}
+    op, graph, _, dtype = _known_as(cell)
     for row in report["cells"]:
-        if key(row) != (cell.op, *_known_as(cell)[1:2], row["width"], cell.dtype, direction):
+        if key(row) != (op, graph, row["width"], dtype, direction):
             continue
         times = {name: r["median_ms"] for name, r in row["results"].items() if name != OURS}
+        best = min(times.values(), default=0.0)
         for name, time_ms in times.items():
-            best = min(times.values())
             if time_ms > plan.leave_out * best and time_ms > 1e3 * _LONG_SECONDS:
                 left_out[name] = f"{time_ms / best:.1f} times the best peer at {row['width']}"
     left_out.pop(PYG_DEFAULT, None)
