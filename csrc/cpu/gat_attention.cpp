@@ -63,14 +63,6 @@ struct GatForward {
     for (int64_t head = 0; head < heads; ++head) out[head] = statistics.log_sum_exp(head);
   }
 
-  // Turns sums into the factors that normalise, then multiplies the staged exponentials.
-  void normalise(compute_t* values, int64_t edges, const Statistics& statistics,
-                 compute_t* scale) const {
-    for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(statistics.sum[head]);
-    change_heads(values, edges * heads, heads, scale,
-                 [](auto value, auto factor) { return value * factor; });
-  }
-
   char* statistics_memory(int thread) const {
     const Workspace& work = args.workspace;
     return work.stage + (thread + 1) * work.stage_bytes - 3 * heads * sizeof(compute_t);
@@ -109,11 +101,7 @@ struct GatForward {
     auto* scale = reinterpret_cast<compute_t*>(statistics_memory(thread)) + 2 * heads;
     if (item.slot >= 0) {
       const auto statistics = Statistics::at(args.workspace.partial, item.slot, heads);
-      const int64_t edges = item.edge_end - item.edge_begin;
-      change_heads(alpha, edges * heads, heads, statistics.largest,
-                   [](auto value, auto top) { return value - top; });
-      exp_flat(alpha, edges * heads);
-      normalise(alpha, edges, statistics, scale);
+      statistics.finish(alpha, item.edge_end - item.edge_begin, heads, scale);
     } else {
       const auto statistics = Statistics::at(statistics_memory(thread), 0, heads);
       int64_t begin = item.edge_begin;

@@ -121,16 +121,7 @@ struct SegmentSoftmax {
         },
         [&](const auto& statistics, const auto& later) { statistics.merge(later, heads); },
         [&](int thread, int64_t first, int64_t edges, const auto& statistics) {
-          compute_t* values = stage(thread, 0) + first * heads;
-          change_heads(values, edges * heads, heads, statistics.largest,
-                       [](auto value, auto top) { return value - top; });
-          exp_flat(values, edges * heads);
-          compute_t* scale = stage(thread, 1);
-          for (int64_t head = 0; head < heads; ++head) {
-            scale[head] = softmax_scale(statistics.sum[head]);
-          }
-          change_heads(values, edges * heads, heads, scale,
-                       [](auto value, auto factor) { return value * factor; });
+          statistics.finish(stage(thread, 0) + first * heads, edges, heads, stage(thread, 1));
         });
   }
 

@@ -158,16 +158,36 @@ struct SoftmaxStatistics {
     return {from, from + heads};
   }
 
-  // From the scores of some edges, which become exp(score - largest).
-  void take(compute_t* scores, int64_t edges, int64_t heads) const {
-    const int64_t count = edges * heads;
+  // From the scores of some edges, which become score - largest.
+  void subtract_largest(compute_t* scores, int64_t count, int64_t heads) const {
     fold_heads(scores, count, heads, kMinusInfinity<compute_t>, Larger{}, largest);
     for (int64_t head = 0; head < heads; ++head) {
       if (largest[head] == kMinusInfinity<compute_t>) largest[head] = 0;
     }
     change_heads(scores, count, heads, largest, [](auto score, auto top) { return score - top; });
+  }
+
+  // From the scores of some edges, which become exp(score - largest).
+  void take(compute_t* scores, int64_t edges, int64_t heads) const {
+    const int64_t count = edges * heads;
+    subtract_largest(scores, count, heads);
     exp_flat(scores, count);
     fold_heads(scores, count, heads, compute_t{0}, Sum{}, sum);
+  }
+
+  // From exponentials whose sum was taken, which become their shares.
+  void normalise(compute_t* values, int64_t count, int64_t heads, compute_t* scale) const {
+    for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(sum[head]);
+    change_heads(values, count, heads, scale,
+                 [](auto value, auto factor) { return value * factor; });
+  }
+
+  // From the scores of a part of a row whose statistics are joined, which become its shares.
+  void finish(compute_t* scores, int64_t edges, int64_t heads, compute_t* scale) const {
+    const int64_t count = edges * heads;
+    change_heads(scores, count, heads, largest, [](auto score, auto top) { return score - top; });
+    exp_flat(scores, count);
+    normalise(scores, count, heads, scale);
   }
 
   // From the scores of a whole row, which become score - largest.
@@ -181,11 +201,7 @@ struct SoftmaxStatistics {
       const vec<compute_t> top = combine_heads<compute_t>(value, heads, Larger{});
       return store_first(scores, value - (top == lowest ? vec<compute_t>{} : top), lanes);
     }
-    fold_heads(scores, count, heads, kMinusInfinity<compute_t>, Larger{}, largest);
-    for (int64_t head = 0; head < heads; ++head) {
-      if (largest[head] == kMinusInfinity<compute_t>) largest[head] = 0;
-    }
-    change_heads(scores, count, heads, largest, [](auto score, auto top) { return score - top; });
+    subtract_largest(scores, count, heads);
   }
 
   // From the exponentials of a whole row, which become their shares.
@@ -199,9 +215,7 @@ struct SoftmaxStatistics {
       return store_first(values, value * factor, lanes);
     }
     fold_heads(values, count, heads, compute_t{0}, Sum{}, sum);
-    for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(sum[head]);
-    change_heads(values, count, heads, scale,
-                 [](auto value, auto factor) { return value * factor; });
+    normalise(values, count, heads, scale);
   }
 
   static vec<compute_t> load_with(const compute_t* from, int lanes, vec<compute_t> others) {
@@ -219,9 +233,7 @@ struct SoftmaxStatistics {
       return in_registers<4>(scores, static_cast<int>(count), heads);
     }
     take(scores, edges, heads);
-    for (int64_t head = 0; head < heads; ++head) scale[head] = softmax_scale(sum[head]);
-    change_heads(scores, count, heads, scale,
-                 [](auto value, auto factor) { return value * factor; });
+    normalise(scores, count, heads, scale);
   }
 
   // Short rows: one load, one store, everything between them in registers.
