@@ -149,7 +149,7 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(argument, csr.csr.num_rows * width * argument_bytes);
   py::gil_scoped_release release;
-  kernels(args.csr).row_reduce(args);
+  kernels(args.csr, args.dtype).row_reduce(args);
 }
 
 void bind_message_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
@@ -177,7 +177,7 @@ void bind_message_reduce(const py::tuple& csr_fields, int dtype, Address x, int6
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(argument, csr.csr.num_rows * width * argument_bytes);
   py::gil_scoped_release release;
-  kernels(args.csr).message_reduce(args);
+  kernels(args.csr, args.dtype).message_reduce(args);
 }
 
 // `selections` holds pairs of addresses: gradient, argument.
@@ -237,8 +237,9 @@ void bind_select_backward(const py::tuple& csr_fields, int dtype,
     prefer_huge_pages(reinterpret_cast<Address>(args.workspace.stage), sums * threads);
   }
   prefer_huge_pages(grad_x, csr.csr.num_cols * width * size_of(args.dtype));
+  prefer_huge_pages(grad_weight, csr.csr.num_edges * heads * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).select_backward(args);
+  kernels(args.csr, args.dtype).select_backward(args);
 }
 
 void bind_sddmm(const py::tuple& csr_fields, int dtype, Address x_dst, Address x_src, int64_t width,
@@ -256,7 +257,7 @@ void bind_sddmm(const py::tuple& csr_fields, int dtype, Address x_dst, Address x
   prefer_huge_pages(
       out, csr.csr.num_edges * (args.op == EdgeOp::kDot ? heads : width) * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).sddmm(args);
+  kernels(args.csr, args.dtype).sddmm(args);
 }
 
 // Operands anywhere: at the ends 0 (destination), 1 (source) or 2 (edge).
@@ -287,7 +288,7 @@ void bind_sddmm_anywhere(const py::tuple& csr_fields, int dtype, Address lhs, in
   args.out_width = out_width;
   prefer_huge_pages(out, csr.csr.num_edges * out_width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).sddmm(args);
+  kernels(args.csr, args.dtype).sddmm(args);
 }
 
 void bind_segment_softmax(const py::tuple& csr_fields, int dtype, int64_t heads, Address score,
@@ -301,7 +302,7 @@ void bind_segment_softmax(const py::tuple& csr_fields, int dtype, int64_t heads,
                                    threads_for(csr.csr, 4 * heads, num_threads));
   prefer_huge_pages(out, csr.csr.num_edges * heads * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).segment_softmax(args);
+  kernels(args.csr, args.dtype).segment_softmax(args);
 }
 
 // Room for what segment_matmul.cpp packs, for the widest vectors.
@@ -340,7 +341,7 @@ void bind_segment_matmul(const py::tuple& csr_fields, int dtype, Address x, int6
   prefer_huge_pages(out, (args.y ? csr.csr.num_rows * width : csr.csr.num_edges) * out_width *
                              size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).segment_matmul(args);
+  kernels(args.csr, args.dtype).segment_matmul(args);
 }
 
 void bind_scatter_std(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
@@ -359,7 +360,7 @@ void bind_scatter_std(const py::tuple& csr_fields, int dtype, Address x, int64_t
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(statistics, csr.csr.num_rows * 3 * width * size);
   py::gil_scoped_release release;
-  kernels(args.csr).scatter_std(args);
+  kernels(args.csr, args.dtype).scatter_std(args);
 }
 
 void bind_scale_by_group(int index_code, Address group, bool by_boundaries, int64_t num_groups,
@@ -383,7 +384,7 @@ void bind_scale_by_group(int index_code, Address group, bool by_boundaries, int6
                               serial ? 1 : usable_threads(num_threads)};
   prefer_huge_pages(out, num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().scale_by_group(args);
+  kernels(args.dtype).scale_by_group(args);
 }
 
 void bind_segment_gather(const py::tuple& csr_fields, int64_t row_bytes, Address x, Address out,
@@ -417,7 +418,7 @@ void bind_gat_forward(const py::tuple& csr_fields, int dtype, Address x, int64_t
                       lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).gat_forward(args);
+  kernels(args.csr, args.dtype).gat_forward(args);
 }
 
 void bind_gat_backward(const py::tuple& csr_fields, int dtype, Address x, int64_t heads,
@@ -451,7 +452,7 @@ void bind_gat_backward(const py::tuple& csr_fields, int dtype, Address x, int64_
   prefer_huge_pages(grad_x, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(grad_score, csr.csr.num_edges * heads * size);
   py::gil_scoped_release release;
-  kernels(args.csr).gat_backward(args);
+  kernels(args.csr, args.dtype).gat_backward(args);
 }
 
 void bind_gat_pack(int dtype, int64_t num_dst, int64_t heads, int64_t head_width, Address score_dst,
@@ -469,7 +470,7 @@ void bind_gat_pack(int dtype, int64_t num_dst, int64_t heads, int64_t head_width
       at(packed_dst),
       num_dst * heads * head_width < kSerialElements ? 1 : usable_threads(num_threads)};
   py::gil_scoped_release release;
-  kernels().gat_pack(args);
+  kernels(args.dtype).gat_pack(args);
 }
 
 // The places of sum, mean, max, min, var and std, and their number.
@@ -512,7 +513,7 @@ void bind_multi_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_
   }
   for (const Address kept : {mean, mean_rest, std}) prefer_huge_pages(kept, elements * size);
   py::gil_scoped_release release;
-  kernels(args.csr).multi_reduce(args);
+  kernels(args.csr, args.dtype).multi_reduce(args);
 }
 
 void bind_multi_reduce_pack(int index_type_code, Address indptr, int64_t num_rows, int dtype,
@@ -537,7 +538,7 @@ void bind_multi_reduce_pack(int index_type_code, Address indptr, int64_t num_row
                                  elements < kSerialElements ? 1 : usable_threads(num_threads)};
   prefer_huge_pages(packed, 3 * elements * compute_size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels().multi_reduce_pack(args);
+  kernels(args.dtype).multi_reduce_pack(args);
 }
 
 void bind_multi_reduce_backward(const py::tuple& csr_fields, int dtype, Address x, int64_t x_stride,
@@ -551,7 +552,7 @@ void bind_multi_reduce_backward(const py::tuple& csr_fields, int dtype, Address 
                                    threads_for(csr.csr, width, num_threads));
   prefer_huge_pages(grad_x, csr.csr.num_rows * width * size);
   py::gil_scoped_release release;
-  kernels(args.csr).multi_reduce_backward(args);
+  kernels(args.csr, args.dtype).multi_reduce_backward(args);
 }
 
 void bind_dot_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
@@ -572,7 +573,7 @@ void bind_dot_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int
       lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).dot_forward(args);
+  kernels(args.csr, args.dtype).dot_forward(args);
 }
 
 void bind_dot_backward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
@@ -599,7 +600,7 @@ void bind_dot_backward(const py::tuple& csr_fields, int dtype, int64_t heads, in
   prefer_huge_pages(packed_dst, csr.csr.num_cols * 2 * heads * size);
   prefer_huge_pages(grad_edge_x, edge_x ? csr.csr.num_edges * width * size_of(args.dtype) : 0);
   py::gil_scoped_release release;
-  kernels(args.csr).dot_backward(args);
+  kernels(args.csr, args.dtype).dot_backward(args);
 }
 
 void bind_dot_backward_query(const py::tuple& csr_fields, int dtype, int64_t heads,
@@ -616,7 +617,7 @@ void bind_dot_backward_query(const py::tuple& csr_fields, int dtype, int64_t hea
       lane_table_bytes(width), threads_for(csr.csr, width, num_threads));
   prefer_huge_pages(grad_query, csr.csr.num_rows * width * size_of(args.dtype));
   py::gil_scoped_release release;
-  kernels(args.csr).dot_backward_query(args);
+  kernels(args.csr, args.dtype).dot_backward_query(args);
 }
 
 void bind_gatv2_forward(const py::tuple& csr_fields, int dtype, int64_t heads, int64_t head_width,
@@ -647,7 +648,7 @@ void bind_gatv2_forward(const py::tuple& csr_fields, int dtype, int64_t heads, i
                       lane_table_bytes(width), threads_for(csr.csr, 2 * width, num_threads));
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.in.dtype));
   py::gil_scoped_release release;
-  kernels(args.in.csr).gatv2_forward(args);
+  kernels(args.in.csr, args.in.dtype).gatv2_forward(args);
 }
 
 void bind_gatv2_backward(const py::tuple& csr_fields, const py::tuple& reverse_fields, int dtype,
@@ -701,7 +702,7 @@ void bind_gatv2_backward(const py::tuple& csr_fields, const py::tuple& reverse_f
   prefer_huge_pages(grad_edge_x,
                     grad_edge_x ? csr.csr.num_edges * width * size_of(args.in.dtype) : 0);
   py::gil_scoped_release release;
-  kernels(args.in.csr).gatv2_backward(args);
+  kernels(args.in.csr, args.in.dtype).gatv2_backward(args);
 }
 
 // Returns (first bad edge or -1, whether the edges were sorted by row already).

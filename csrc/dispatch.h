@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 
 namespace gnnkern {
 
@@ -53,18 +52,34 @@ static inline int64_t compute_size_of(ScalarType type) {
   return type == ScalarType::kFloat64 ? 8 : 4;
 }
 
+// Types that models run in, which every set of kernels has.
+static inline bool is_model_type(ScalarType type) {
+  return type == ScalarType::kFloat32 || type == ScalarType::kBFloat16;
+}
+
+// Of AVX-512, kernels of other types are not compiled, nor called, where those of AVX2 are there:
+// nothing is tuned for them, and compiling them takes a third of the time of the set.
+#if defined(__AVX512F__) && defined(GNNKERN_HAVE_AVX2)
+#define GNNKERN_MODEL_TYPES
+#endif
+
 // Calls body.template operator()<scalar_t>() for the run-time scalar type.
 template <class Body>
 static inline void dispatch_float(ScalarType type, Body&& body) {
   switch (type) {
     case ScalarType::kFloat32:
       return body.template operator()<float>();
-    case ScalarType::kFloat64:
-      return body.template operator()<double>();
     case ScalarType::kBFloat16:
       return body.template operator()<bfloat16>();
+#if !defined(GNNKERN_MODEL_TYPES)
+    case ScalarType::kFloat64:
+      return body.template operator()<double>();
     case ScalarType::kFloat16:
       return body.template operator()<float16>();
+#endif
+    default:
+      // The caller has taken a table of kernels that has the type.
+      __builtin_trap();
   }
 }
 

@@ -309,18 +309,15 @@ struct GatBackward {
     if (head_width % W != 0) return heads_of_any_width(item, part, rows, stage, grad_row);
     const int64_t count = width / W;
     int64_t vector = 0;
-    for (; count - vector >= 8; vector += 8) {
-      tile_of_any_group<8>(item, part, rows, stage, vector, grad_row);
-    }
-    if (count - vector >= 4) {
-      tile_of_any_group<4>(item, part, rows, stage, vector, grad_row);
-      vector += 4;
-    }
-    if (count - vector >= 2) {
-      tile_of_any_group<2>(item, part, rows, stage, vector, grad_row);
-      vector += 2;
-    }
-    if (count - vector >= 1) tile_of_any_group<1>(item, part, rows, stage, vector, grad_row);
+    const auto tiles = [&]<int kTile>() {
+      for (; count - vector >= kTile; vector += kTile) {
+        tile_of_any_group<kTile>(item, part, rows, stage, vector, grad_row);
+      }
+    };
+    if constexpr (kManyLoops<scalar_t>) tiles.template operator()<8>();
+    tiles.template operator()<4>();
+    if constexpr (kManyLoops<scalar_t>) tiles.template operator()<2>();
+    tiles.template operator()<1>();
   }
 
   // grad_score = (kept * product - alpha * expected) * slope, which replaces `product`, and its sum

@@ -155,7 +155,9 @@ struct Gatv2Backward {
   template <class Body>
   void for_each_tile(const Body& body) const {
     int64_t vector = 0;
-    for (; vectors - vector >= 4; vector += 4) body.template operator()<4>(vector);
+    if constexpr (kManyLoops<scalar_t>) {
+      for (; vectors - vector >= 4; vector += 4) body.template operator()<4>(vector);
+    }
     for (; vector < vectors; ++vector) body.template operator()<1>(vector);
   }
 

@@ -172,6 +172,7 @@ void pack_typed(const MultiReducePackArgs& args) {
 template <typename scalar_t>
 struct SpreadRows {
   static constexpr int kMostTile = 4;
+  using scalar = scalar_t;
   using compute_t = compute_of<scalar_t>;
   const compute_t* x;  // [num_dst, 3, width]: level, slope, mean
   int64_t width;

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 
 namespace gnnkern {

@@ -30,11 +30,11 @@ void reduce_typed(const RowReduceArgs& args) {
           args.workspace.stage + args.workspace.threads * args.workspace.stage_bytes);
       fill_lane_heads(table, args.width, args.heads);
       reduce_rows<scalar_t>(args, select, stage, make_spread_weight<compute_t>(args.heads, table));
-    } else if (args.argument) {
-      reduce_rows<scalar_t>(args, select, stage, no_weight);
-    } else {
-      const SelectReducer<compute_t, false> value(args.reduce == Reduce::kMin);
+    } else if (kManyLoops<scalar_t> && !args.argument) {
+      const SelectReducer<compute_t, !kManyLoops<scalar_t>> value(args.reduce == Reduce::kMin);
       reduce_rows<scalar_t>(args, value, stage, no_weight);
+    } else {
+      reduce_rows<scalar_t>(args, select, stage, no_weight);
     }
     return;
   }

@@ -49,6 +49,7 @@ static inline void prefetch_line(const char* from) {
 // The rows of x that the edges of one item read.
 template <typename scalar_t>
 struct GatheredRows {
+  using scalar = scalar_t;
   const scalar_t* x;
   int64_t stride;
   const row_t* numbers;
@@ -198,6 +199,21 @@ inline constexpr int kMostTile = [] {
   }
 }();
 
+// Whether loops over rows of this type are compiled for every number of vectors that is frequent.
+// Models run in float and bfloat16, on processors with vectors of 32 bytes or more. All others get
+// along with the loops that serve any width, which take a quarter less to compile.
+template <typename scalar_t>
+inline constexpr bool kManyLoops =
+    kVectorBytes > 16 && (std::is_same_v<scalar_t, float> || std::is_same_v<scalar_t, bfloat16>);
+
+// The tile of the loop over wide rows.
+template <class Reducer, class Weight, class Rows>
+inline constexpr int kWideTile = [] {
+  constexpr int kMost = std::min(kMostTile<Weight>, kMostTile<Rows>);
+  if (kManyLoops<typename Rows::scalar>) return std::min(Reducer::kTile, kMost);
+  return requires { Reducer::kShortRows; } ? std::min({Reducer::kTile, kMost, 4}) : 1;
+}();
+
 // -- the loop ----------------------------------------------------------------------------------
 
 // Reduces edges [begin, end) of one row for `kTile` vectors from `vector` on into `state`, in one
@@ -229,8 +245,9 @@ static inline void reduce_run(const Reducer& reducer, typename Reducer::State* s
   };
 
   // Few vectors alone would wait for one addition per edge: sums then run over several edges at
-  // once.
-  constexpr int kStreams = Reducer::kAssociates && kTile <= 2 ? 4 / kTile : 1;
+  // once. Messages that take longer to form than an addition have no need of it.
+  constexpr bool kWaits = Reducer::kAssociates && kMostTile<Weight> == 8 && kMostTile<Rows> == 8;
+  constexpr int kStreams = kWaits && kTile <= 2 ? 4 / kTile : 1;
   State acc[kStreams][kTile];
   int64_t edge = begin;
   const auto start_stream = [&](int s) {
@@ -359,7 +376,7 @@ GNNKERN_NOINLINE static void reduce_row(const Reducer& reducer, const Rows& rows
     for (int k = 0; k < kCount; ++k) finish(vector + k, state[k], kLanes<compute_t>);
     vector += kCount;
   };
-  constexpr int kTile = std::min({Reducer::kTile, kMostTile<Weight>, kMostTile<Rows>});
+  constexpr int kTile = kWideTile<Reducer, Weight, Rows>;
   while (count - vector >= kTile) tile.template operator()<kTile>();
   if constexpr (kTile > 4) {
     if (count - vector >= 4) tile.template operator()<4>();
@@ -379,7 +396,8 @@ inline constexpr bool kGathersRows<GatheredRows<scalar_t>> = true;
 // leaves no registers, nor where a step costs far more than what surrounds it.
 template <class Reducer, class Weight, class Rows, int kTile>
 inline constexpr bool kReducesShort = [] {
-  if constexpr (kGathersRows<Rows> && requires { Reducer::kShortRows && Weight::kShortRows; }) {
+  if constexpr (kManyLoops<typename Rows::scalar> && kGathersRows<Rows> &&
+                requires { Reducer::kShortRows && Weight::kShortRows; }) {
     return kTile <= Reducer::kTile && kTile <= kMostTile<Rows>;
   } else {
     return false;

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <iterator>
 #include <limits>
+#include <stdexcept>
 
 #include "parallel.h"
 
@@ -12,40 +14,48 @@ namespace gnnkern {
 
 namespace {
 
-#define GNNKERN_TABLE(isa, wide_rows) \
-  {#isa,                              \
-   wide_rows,                         \
-   isa::row_reduce,                   \
-   isa::message_reduce,               \
-   isa::select_backward,              \
-   isa::sddmm,                        \
-   isa::segment_softmax,              \
-   isa::segment_gather,               \
-   isa::segment_matmul,               \
-   isa::scatter_std,                  \
-   isa::scale_by_group,               \
-   isa::gat_forward,                  \
-   isa::gat_backward,                 \
-   isa::gat_pack,                     \
-   isa::gatv2_forward,                \
-   isa::gatv2_backward,               \
-   isa::multi_reduce,                 \
-   isa::multi_reduce_pack,            \
-   isa::multi_reduce_backward,        \
-   isa::dot_forward,                  \
-   isa::dot_backward,                 \
+#define GNNKERN_TABLE(isa, wide_rows, all_types) \
+  {#isa,                                         \
+   wide_rows,                                    \
+   all_types,                                    \
+   isa::row_reduce,                              \
+   isa::message_reduce,                          \
+   isa::select_backward,                         \
+   isa::sddmm,                                   \
+   isa::segment_softmax,                         \
+   isa::segment_gather,                          \
+   isa::segment_matmul,                          \
+   isa::scatter_std,                             \
+   isa::scale_by_group,                          \
+   isa::gat_forward,                             \
+   isa::gat_backward,                            \
+   isa::gat_pack,                                \
+   isa::gatv2_forward,                           \
+   isa::gatv2_backward,                          \
+   isa::multi_reduce,                            \
+   isa::multi_reduce_pack,                       \
+   isa::multi_reduce_backward,                   \
+   isa::dot_forward,                             \
+   isa::dot_backward,                            \
    isa::dot_backward_query}
+
+// As dispatch.h has it.
+#if defined(GNNKERN_HAVE_AVX2)
+constexpr bool kAvx512HasAllTypes = false;
+#else
+constexpr bool kAvx512HasAllTypes = true;
+#endif
 
 // Best first.
 const KernelTable kTables[] = {
 #if defined(GNNKERN_HAVE_AVX512)
-    GNNKERN_TABLE(avx512, false),
+    GNNKERN_TABLE(avx512, false, kAvx512HasAllTypes),
 #endif
 #if defined(GNNKERN_HAVE_AVX2)
-    GNNKERN_TABLE(avx2, false),
+    GNNKERN_TABLE(avx2, false, true),
 #endif
 #if defined(GNNKERN_HAVE_BASELINE)
-    GNNKERN_TABLE(baseline, true),
+    GNNKERN_TABLE(baseline, true, true),
 #endif
 };
 
@@ -84,19 +94,37 @@ std::atomic<bool> g_forked{false};
 
 }  // namespace
 
-const KernelTable& kernels() { return *g_table.load(std::memory_order_relaxed); }
+namespace {
 
-const KernelTable& kernels(const Csr& csr) {
-  const KernelTable& table = kernels();
+// The table in use or the best below it that will do; null where there is none.
+const KernelTable* find_table(bool wide_rows, bool all_types) {
+  for (const KernelTable* table = g_table.load(std::memory_order_relaxed);
+       table != std::end(kTables); ++table) {
+    if ((table->wide_rows || !wide_rows) && (table->all_types || !all_types)) return table;
+  }
+  return nullptr;
+}
+
+const KernelTable& kernels_for(const Csr& csr, bool all_types) {
   // Rows of segments are their edges.
   const int64_t rows = csr.indices ? csr.num_cols : csr.num_edges;
-  if (table.wide_rows || rows <= std::numeric_limits<int32_t>::max()) return table;
-  for (const KernelTable& other : kTables) {
-    if (other.wide_rows) return other;
-  }
+  const KernelTable* table = find_table(rows > std::numeric_limits<int32_t>::max(), all_types);
+  if (table) return *table;
   throw std::runtime_error(
       "gnnkern: this build lacks the baseline kernels, which matrices of more than "
       "2^31 - 1 columns need");
+}
+
+}  // namespace
+
+const KernelTable& kernels() { return *g_table.load(std::memory_order_relaxed); }
+
+const KernelTable& kernels(ScalarType type) { return *find_table(false, !is_model_type(type)); }
+
+const KernelTable& kernels(const Csr& csr) { return kernels_for(csr, false); }
+
+const KernelTable& kernels(const Csr& csr, ScalarType type) {
+  return kernels_for(csr, !is_model_type(type));
 }
 
 std::vector<std::string> available_isas() {

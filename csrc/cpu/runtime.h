@@ -13,6 +13,8 @@ struct KernelTable {
   const char* name;
   // Whether rows have numbers of 64 bits.
   bool wide_rows;
+  // Whether there are kernels of types other than those that models run in.
+  bool all_types;
   void (*row_reduce)(const RowReduceArgs&);
   void (*message_reduce)(const RowReduceArgs&);
   void (*select_backward)(const SelectBackwardArgs&);
@@ -38,9 +40,13 @@ struct KernelTable {
 // The table in use: the best that this processor runs, unless another one was chosen.
 const KernelTable& kernels();
 
+// The same, or the best below it that has kernels of this type.
+const KernelTable& kernels(ScalarType type);
+
 // The same for a matrix: where its rows have numbers beyond 32 bits, the table whose kernels are
 // compiled with wide ones. Throws std::runtime_error where the module has no such table.
 const KernelTable& kernels(const Csr& csr);
+const KernelTable& kernels(const Csr& csr, ScalarType type);
 
 // Compiled instruction sets that this processor runs, best first.
 std::vector<std::string> available_isas();

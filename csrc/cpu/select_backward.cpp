@@ -137,6 +137,11 @@ void scatter_winners(const SelectBackwardArgs& args) {
   });
 }
 
+// Of a long row every chunk writes what its own edges have won.
+bool won_elsewhere(const PlanItem& item, int64_t edge) {
+  return item.slot >= 0 && (edge < item.edge_begin || edge >= item.edge_end);
+}
+
 // Segments: a row's edges are its own, and one selection makes each of their elements win once.
 template <typename scalar_t, typename argument_t>
 void spread_winners(const SelectBackwardArgs& args) {
@@ -149,8 +154,7 @@ void spread_winners(const SelectBackwardArgs& args) {
                 (item.edge_end - item.edge_begin) * row_bytes);
     for (int64_t row = item.row_begin; row < item.row_end; ++row) {
       winners.visit_row(row, 0, args.width, [&](int64_t column, int64_t edge) {
-        // Of a long row every chunk writes what its own edges have won.
-        if (item.slot >= 0 && (edge < item.edge_begin || edge >= item.edge_end)) return;
+        if (won_elsewhere(item, edge)) return;
         store_one(grad_x + edge * args.width + column, winners.grad_at(row, column));
       });
     }
@@ -181,18 +185,21 @@ void sum_weight_gradient(const SelectBackwardArgs& args) {
   const Winners<scalar_t, argument_t> winners{args, args.selections[0]};
   const auto* x = static_cast<const scalar_t*>(args.x);
   auto* grad_weight = static_cast<grad_t*>(args.grad_weight);
-  // Chunks of one long row share edges of no other row: the row's first chunk does all of them.
-  parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t item, int) {
-    const PlanItem& rows = args.csr.plan.items[item];
-    for_each_caller_edge(args.csr, rows, [&](int64_t, int64_t edge) {
-      std::memset(grad_weight + edge * args.heads, 0, args.heads * sizeof(grad_t));
-    });
-  });
-  parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t item, int) {
-    const PlanItem& rows = args.csr.plan.items[item];
-    if (rows.slot >= 0 && rows.edge_begin != row_begin(args.csr, rows.row_begin)) return;
-    for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
+  const int64_t row_bytes = args.heads * sizeof(grad_t);
+  parallel_tasks(args.csr.plan.header->num_items, args.workspace.threads, [&](int64_t number, int) {
+    const PlanItem& item = args.csr.plan.items[number];
+    // Right before its winners are added, so that they find it in a cache.
+    if (args.csr.edge_id) {
+      for_each_caller_edge(args.csr, item, [&](int64_t, int64_t edge) {
+        std::memset(grad_weight + edge * args.heads, 0, row_bytes);
+      });
+    } else {
+      std::memset(grad_weight + item.edge_begin * args.heads, 0,
+                  (item.edge_end - item.edge_begin) * row_bytes);
+    }
+    for (int64_t row = item.row_begin; row < item.row_end; ++row) {
       winners.visit_row(row, 0, args.width, [&](int64_t column, int64_t edge) {
+        if (won_elsewhere(item, edge)) return;
         const int64_t place = winners.edge_head(edge, column);
         const compute_t value = weight_gradient(
             args.op, winners.grad_at(row, column),

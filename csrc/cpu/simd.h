@@ -163,6 +163,22 @@ static inline void store(scalar_t* to, vec<compute_of<scalar_t>> value) {
 }
 
 // The first `count` lanes; the others are 0 and their memory is not touched.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Ones in the first `count` lanes, as masked loads and stores take them.
+template <typename compute_t>
+static inline __m256i first_lanes(int count) {
+  constexpr int W = kLanes<compute_t>;
+  alignas(64) static constexpr auto kOnes = [] {
+    struct {
+      lane_int<compute_t> lanes[2 * W];
+    } ones{};
+    for (int lane = 0; lane < W; ++lane) ones.lanes[lane] = -1;
+    return ones;
+  }();
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kOnes.lanes + W - count));
+}
+#endif
+
 template <typename scalar_t>
 static inline vec<compute_of<scalar_t>> load_first(const scalar_t* from, int count) {
 #if defined(__AVX512F__)
@@ -174,6 +190,13 @@ static inline vec<compute_of<scalar_t>> load_first(const scalar_t* from, int cou
     return (vec<double>)_mm512_maskz_loadu_pd((1u << count) - 1, from);
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (sizeof(scalar_t) == 4) {
+    return (vec<float>)_mm256_maskload_ps(from, first_lanes<float>(count));
+  } else if constexpr (sizeof(scalar_t) == 8) {
+    return (vec<double>)_mm256_maskload_pd(from, first_lanes<double>(count));
+  }
+#endif
   scalar_t lanes[kLanes<compute_of<scalar_t>>] = {};
   for (int lane = 0; lane < count; ++lane) lanes[lane] = from[lane];
   return load(lanes);

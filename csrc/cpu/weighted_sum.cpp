@@ -71,8 +71,10 @@ void weighted_sum(const RowReduceArgs& args, const StageWeights& stage) {
       const Columns<compute_of<scalar_t>>&, int64_t, int64_t, int64_t, compute_of<scalar_t>*);
 
 GNNKERN_SUMS(float)
-GNNKERN_SUMS(double)
 GNNKERN_SUMS(bfloat16)
+#if !defined(GNNKERN_MODEL_TYPES)
+GNNKERN_SUMS(double)
 GNNKERN_SUMS(float16)
+#endif
 
 }  // namespace gnnkern::GNNKERN_ISA
