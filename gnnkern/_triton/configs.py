@@ -39,17 +39,18 @@ ELEMENTS = {
     "attention": 1024,
     "attention_backward": 1024,
     "attention_fold": 1024,
+    "gatv2_backward": 512,
 }
 WARPS = 4
 
 # Columns of a tile: wider rows are cut, and a tile of x stays in the L2 cache.
 COLUMNS = (1, 4, 8, 16, 32, 64, 128)
 # Likewise where a tile has to hold all columns of a head, as dot products do that are used at once:
-# only heads wider than the last are cut, and then read once more for every tile.
+# heads wider than the last are cut, and read once more for every tile. Doubles have one size less.
 HEAD_COLUMNS = (8, 16, 32, 64, 128, 256, 512, 1024)
-HOLDS_HEADS = ("attention", "attention_backward")
+HOLDS_HEADS = ("attention", "attention_backward", "gatv2_backward")
 # Families whose columns come in groups, several of which may be in a tile.
-GROUPED = ("edges", "attention", "attention_backward", "attention_fold")
+GROUPED = ("edges", "attention_fold", *HOLDS_HEADS)
 # What walking the edges once more for another tile costs, in columns.
 TILE_COLUMNS = 16
 
@@ -67,6 +68,7 @@ LANES = {
     "attention": 256,
     "attention_backward": 128,
     "attention_fold": 256,
+    "gatv2_backward": 128,
 }
 # A program's rows: below, threads would stand idle; above, the longest of them delays the others.
 MAX_ROWS = 64
@@ -109,14 +111,15 @@ def tiles_for(
         return _forced_tiles[kernel]
     elements = ELEMENTS[kernel] // (2 if is_double else 1)
     if kernel in HOLDS_HEADS:
-        blocks_that_fit = [block for block in HEAD_COLUMNS if block <= elements]
-        columns = next((b for b in blocks_that_fit if b >= width), blocks_that_fit[-1])
+        blocks_that_fit = HEAD_COLUMNS[:-1] if is_double else HEAD_COLUMNS
+        # A head is cut into tiles of less than the widest: their loops take registers, too.
+        columns = next((b for b in blocks_that_fit if b >= width), blocks_that_fit[-2])
     else:
         columns = min(COLUMNS, key=lambda b: (-(-width // b) * (b + TILE_COLUMNS), -b))
     blocks = 1
     while blocks < outputs and blocks * columns < COLUMNS[-1]:
         blocks *= 2
-    lanes = min(elements // (columns * blocks), LANES[kernel])
+    lanes = min(max(elements // (columns * blocks), 1), LANES[kernel])
     edges = min(edges_at_once or _by_degree(EDGES, degree), lanes)
     rows = min(lanes // edges, MAX_ROWS)
     return Tiles(rows, edges, columns, blocks, WARPS)

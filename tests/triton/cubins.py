@@ -22,6 +22,7 @@ MODULES = (
     "attention",
     "attention_backward",
     "fold",
+    "gatv2_backward",
     "plan",
     "row_reduce",
     "score_gradient",

@@ -111,6 +111,14 @@ def attention_calls():
             arrays, *ids, *dot, *known, 0.5, 0.5, need, "triton"
         ),
     )
+    gatv2 = (key, out, rows(2, 3), of_edges[1], seed)
+    yield "gatv2", lambda: kernels.gatv2_attention(*fwd, *gatv2, 0.2, 0.5, True, "triton")
+    yield (
+        "gatv2_backward",
+        lambda: kernels.gatv2_attention_backward(
+            arrays, *ids, *gatv2, *known, 0.2, 0.5, True, True, "triton"
+        ),
+    )
 
 
 def segment_calls():

