@@ -36,11 +36,21 @@ ELEMENTS = {
     "softmax": 1024,
     "edges": 1024,
     "fold": 2048,
+    "attention": 1024,
+    "attention_backward": 1024,
+    "attention_fold": 1024,
+    "gatv2_backward": 512,
 }
 WARPS = 4
 
 # Columns of a tile: wider rows are cut, and a tile of x stays in the L2 cache.
 COLUMNS = (1, 4, 8, 16, 32, 64, 128)
+# Likewise where a tile has to hold all columns of a head, as dot products do that are used at once:
+# heads wider than the last are cut, and read once more for every tile. Doubles have one size less.
+HEAD_COLUMNS = (8, 16, 32, 64, 128, 256, 512, 1024)
+HOLDS_HEADS = ("attention", "attention_backward", "gatv2_backward")
+# Families whose columns come in groups, several of which may be in a tile.
+GROUPED = ("edges", "attention_fold", *HOLDS_HEADS)
 # What walking the edges once more for another tile costs, in columns.
 TILE_COLUMNS = 16
 
@@ -48,7 +58,18 @@ TILE_COLUMNS = 16
 EDGES = ((4.0, 2), (16.0, 8), (float("inf"), 32))
 # Edges of a tile, of all its rows: each takes registers for its 64-bit addresses, even where it has
 # few columns.
-LANES = {"sum": 512, "mul": 512, "select": 512, "softmax": 512, "edges": 256, "fold": 512}
+LANES = {
+    "sum": 512,
+    "mul": 512,
+    "select": 512,
+    "softmax": 512,
+    "edges": 256,
+    "fold": 512,
+    "attention": 256,
+    "attention_backward": 128,
+    "attention_fold": 256,
+    "gatv2_backward": 128,
+}
 # A program's rows: below, threads would stand idle; above, the longest of them delays the others.
 MAX_ROWS = 64
 
@@ -88,12 +109,17 @@ def tiles_for(
     """
     if kernel in _forced_tiles:
         return _forced_tiles[kernel]
-    columns = min(COLUMNS, key=lambda block: (-(-width // block) * (block + TILE_COLUMNS), -block))
+    elements = ELEMENTS[kernel] // (2 if is_double else 1)
+    if kernel in HOLDS_HEADS:
+        blocks_that_fit = HEAD_COLUMNS[:-1] if is_double else HEAD_COLUMNS
+        # A head is cut into tiles of less than the widest: their loops take registers, too.
+        columns = next((b for b in blocks_that_fit if b >= width), blocks_that_fit[-2])
+    else:
+        columns = min(COLUMNS, key=lambda b: (-(-width // b) * (b + TILE_COLUMNS), -b))
     blocks = 1
     while blocks < outputs and blocks * columns < COLUMNS[-1]:
         blocks *= 2
-    lanes = ELEMENTS[kernel] // (2 if is_double else 1) // (columns * blocks)
-    lanes = min(lanes, LANES[kernel])
+    lanes = min(max(elements // (columns * blocks), 1), LANES[kernel])
     edges = min(edges_at_once or _by_degree(EDGES, degree), lanes)
     rows = min(lanes // edges, MAX_ROWS)
     return Tiles(rows, edges, columns, blocks, WARPS)
@@ -103,10 +129,10 @@ def every_tiles(kernel: str, is_double: bool) -> list[Tiles]:
     """All tiles that the rule may choose for a kernel."""
     found = {
         tiles_for(kernel, width, degree, is_double, outputs)
-        for width in COLUMNS
+        for width in (HEAD_COLUMNS if kernel in HOLDS_HEADS else COLUMNS)
         for degree in (1.0, 8.0, 64.0)
         # A group of one column is no sum.
-        for outputs in ((1, 4, 128) if kernel == "edges" and width > 1 else (1,))
+        for outputs in ((1, 4, 128) if kernel in GROUPED and width > 1 else (1,))
     }
     return sorted(found)
 

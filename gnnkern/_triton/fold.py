@@ -15,7 +15,7 @@ from gnnkern._triton.launch import Walk, accumulator, alignment, run
 from gnnkern._triton.plan import slot_of_part
 from gnnkern._triton.policies import NOWHERE, finish, merge, start, step
 
-__all__ = ["chunk_states", "fold", "store_rows"]
+__all__ = ["chunk_states", "fold", "long_row", "store_rows"]
 
 
 @triton.jit
@@ -42,7 +42,24 @@ def store_rows(
         tl.store(argument_ptr + offset, position.to(argument_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit
+@no_type_check
+def long_row(
+    indptr_ptr,  # [num_rows + 1]
+    plan_ptr,  # [1 + num_chunks, 4]
+    slot,
+):
+    """The row whose first chunk is in a slot, its edges and its chunks; 0 chunks: there is none."""
+    record_ptr = plan_ptr + 4 * (1 + slot)
+    row = tl.load(record_ptr).to(tl.int64)
+    begins = (row >= 0) & (tl.load(record_ptr + 3).to(tl.int64) == slot)
+    row = tl.maximum(row, 0)
+    count = tl.load(indptr_ptr + row + 1).to(tl.int64) - tl.load(indptr_ptr + row).to(tl.int64)
+    num_parts = tl.cdiv(count, tl.load(plan_ptr).to(tl.int64)).to(tl.int32)
+    return row, count, tl.where(begins, num_parts, 0)
+
+
+@triton.jit
 @no_type_check
 def _fold_kernel(
     out_ptr,  # [num_rows, width], or None: the state goes to the slot of the row's first chunk
@@ -62,14 +79,11 @@ def _fold_kernel(
     # Where am I: every row is folded by the program of its first chunk.
     width = width * VEC
     slot = tl.program_id(0).to(tl.int64)
-    record_ptr = plan_ptr + 4 * (1 + slot)
-    row = tl.load(record_ptr).to(tl.int64)
-    if (row < 0) | (tl.load(record_ptr + 3).to(tl.int64) != slot):
+    row, count, num_parts = long_row(indptr_ptr, plan_ptr, slot)
+    if num_parts == 0:
         return
     column = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     in_width = column < width
-    count = tl.load(indptr_ptr + row + 1).to(tl.int64) - tl.load(indptr_ptr + row).to(tl.int64)
-    num_parts = tl.cdiv(count, tl.load(plan_ptr).to(tl.int64)).to(tl.int32)
 
     # Load and fold, in the order of the chunks
     first, second = start(1, PARTS, BLOCK_F, ACC, REDUCE)

@@ -15,7 +15,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-__all__ = ["NOWHERE", "finish", "merge", "start", "step"]
+__all__ = ["NOWHERE", "finish", "merge", "shrink", "start", "step"]
 
 # The position of a winner where there was no message yet: behind every position.
 NOWHERE = tl.constexpr(2**31 - 1)
@@ -46,7 +46,7 @@ def start(
 
 @triton.jit
 @no_type_check
-def _shrink(value, largest):
+def shrink(value, largest):
     """exp(value - largest), where equal values differ by 0 even if both are infinite."""
     return tl.where(value == largest, 1.0, tl.exp(value - largest))
 
@@ -66,8 +66,8 @@ def step(first, second, value, other, valid, REDUCE: tl.constexpr, TRACKS: tl.co
         # A NaN is never the largest, and enters the sum.
         value = tl.where(valid, value, float("-inf"))
         largest = tl.where(value > first, value, first)
-        second = second * _shrink(first, largest)
-        second += tl.where(valid, other, 0.0) * _shrink(value, largest)
+        second = second * shrink(first, largest)
+        second += tl.where(valid, other, 0.0) * shrink(value, largest)
         first = largest
     else:
         # The first of equals wins, and a NaN beats every number.
@@ -99,7 +99,7 @@ def merge(first, second, AXIS: tl.constexpr, REDUCE: tl.constexpr, TRACKS: tl.co
         other = tl.max(second, AXIS)
     elif REDUCE == "logsumexp":
         merged = tl.max(first, AXIS)
-        other = tl.sum(second * _shrink(first, tl.expand_dims(merged, AXIS)), AXIS)
+        other = tl.sum(second * shrink(first, tl.expand_dims(merged, AXIS)), AXIS)
     else:
         is_nan = first != first
         any_nan = tl.max(is_nan.to(tl.int32), AXIS) > 0

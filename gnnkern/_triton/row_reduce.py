@@ -26,6 +26,7 @@ __all__ = [
     "reduce_rows",
     "reduce_segments",
     "row_reduce",
+    "sum_edges",
 ]
 
 
@@ -53,6 +54,7 @@ def _row_reduce_kernel(
     second_ptr,  # [num_chunks, width], or None where a state has one part
     x_ptr,  # [num_cols, ...] rows x_row_stride apart
     edge_ptr,  # [E, edge_width] or None
+    added_ptr,  # [E, width] added to rows of x on the way, or None
     winner_ptr,  # [num_cols, width] position of the edge that may pass, or None: every edge passes
     indptr_ptr,  # [num_rows + 1]
     indices_ptr,  # [E] or None
@@ -107,7 +109,8 @@ def _row_reduce_kernel(
         if indices_ptr is not None:
             source = tl.load(indices_ptr + position, mask=in_row, other=0).to(tl.int64)
         edge = position
-        if edge_id_ptr is not None and (edge_ptr is not None or winner_ptr is not None):
+        HAS_EDGES: tl.constexpr = edge_ptr is not None or added_ptr is not None
+        if edge_id_ptr is not None and (HAS_EDGES or winner_ptr is not None):
             edge = tl.load(edge_id_ptr + position, mask=in_row, other=0).to(tl.int64)
         valid = in_row[:, :, None] & in_width[None, None, :]  # [ROWS, EDGES, BLOCK_F]
         passes = valid
@@ -121,6 +124,9 @@ def _row_reduce_kernel(
             passes = valid & ((winner & WINNER_MASK) == rank.to(tl.int32)[:, :, None])
         x_offset = source[:, :, None] * x_row_stride + x_column[None, None, :]
         value = tl.load(x_ptr + x_offset, mask=passes, other=0).to(ACC)
+        if added_ptr is not None:
+            added_offset = edge[:, :, None] * width + column[None, None, :]
+            value += tl.load(added_ptr + added_offset, mask=passes, other=0).to(ACC)
         if edge_ptr is not None:
             if ONE_WEIGHT:
                 edge_offset = edge * edge_width + tl.program_id(1) * BLOCK_F // edge_group
@@ -179,6 +185,7 @@ class Messages(NamedTuple):
     edge_columns: Tensor | None = None  # [width]
     x_columns: Tensor | None = None  # [width]
     op: str = "mul"
+    added: Tensor | None = None  # [E, width] contiguous, added to x first
 
 
 class Winners(NamedTuple):
@@ -235,6 +242,7 @@ def reduce_rows(
         second,
         x,
         edge,
+        messages.added,
         argument_in,
         walk.indptr,
         walk.indices,
@@ -290,17 +298,19 @@ def row_reduce(
     reduce: str,
     argument: torch.dtype | None = None,
     tiles: Tiles | None = None,
+    added: Tensor | None = None,  # [E, ...]
 ) -> tuple[Tensor, Tensor | None]:
     """out[r] = reduction over the edges of row r of weight * x; with `argument` who won.
 
-    `tiles` takes the place of the rule of `configs`.
+    `added` is added to x before the product. `tiles` takes the place of the rule of `configs`.
     """
     shape = shape_of(x)
-    messages = Messages()
+    added = None if added is None else added.contiguous()
+    messages = Messages(added=added)
     if weight is not None:
         heads = 1 if weight.dim() == 1 else weight.shape[1]
         group = 0 if heads == 1 else math.prod(shape) // max(heads, 1)
-        messages = Messages(weight.contiguous(), group)
+        messages = Messages(weight.contiguous(), group, added=added)
     return reduce_rows(walk_of(csr), x, shape, messages, reduce, argument, tiles=tiles)
 
 
@@ -329,3 +339,10 @@ def message_reduce(
     shape = torch.broadcast_shapes(x_shape, shape_of(edge))
     messages = edge_messages(edge, x_shape, shape, op)
     return reduce_rows(walk_of(csr), x, shape, messages, reduce, argument)
+
+
+def sum_edges(csr: Csr, x: Tensor) -> Tensor:
+    """[num_rows, ...]: the sum over the edges of each row of x [E, ...], in the caller's order."""
+    walk = walk_of(csr)
+    walk = walk._replace(indices=walk.edge_id, edge_id=None)
+    return reduce_rows(walk, x, shape_of(x), Messages(), "sum", None)[0]

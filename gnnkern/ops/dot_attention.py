@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor
 from gnnkern import _native
 from gnnkern._cpu.dot_attention import dot_backward, dot_backward_query, dot_forward
 from gnnkern._native import Csr
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import (
     check_floats,
@@ -32,20 +39,30 @@ from gnnkern.reference.dot_attention import dot_attention_reference
 
 __all__ = ["dot_attention"]
 
+_FiveTensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
 
 def dot_attention_cpu(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The fused C++ forward: the result, the log-sum-exp of every row, the unrounded result."""
     return dot_forward(csr, *tensors_and_options)
 
 
+def dot_attention_triton(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused Triton forward, likewise."""
+    from gnnkern._triton.dot_attention import dot_forward
+
+    return dot_forward(csr, *tensors_and_options)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", dot_attention_cpu, cpu_unsupported),
+    Implementation("triton", dot_attention_triton, triton_unsupported),
     Implementation("reference", dot_attention_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": dot_attention_cpu}
+_LAUNCH = {"cpu": dot_attention_cpu, "triton": dot_attention_triton}
 
 
 def _dot_attention(
@@ -103,6 +120,58 @@ _dot_attention_op = define(
 )
 
 
+def _backward_cpu(
+    fwd: Csr,
+    rev: Csr,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edge_bias: Tensor | None,
+    edge_x: Tensor | None,
+    seed: Tensor | None,
+    out: Tensor,
+    log_sum_exp: Tensor,
+    grad: Tensor,
+    scale: float,
+    dropout: float,
+    need: list[bool],
+) -> _FiveTensors:
+    need_query, need_edge_bias, need_edge_x = need
+    grad_key, grad_value, grad_score, grad_edge_x = dot_backward(
+        rev,
+        query,
+        key,
+        value,
+        edge_bias,
+        edge_x,
+        scale,
+        dropout,
+        seed,
+        out,
+        log_sum_exp,
+        grad,
+        need_edge_x,
+    )
+    grad_query, grad_edge_bias = query.new_empty(0), query.new_empty(0)
+    if need_query:
+        grad_query = dot_backward_query(fwd, key, edge_x, grad_score, scale)
+    if need_edge_bias:
+        grad_edge_bias = grad_score.to(query.dtype)
+    return grad_query, grad_key, grad_value, grad_edge_bias, grad_edge_x
+
+
+def _backward_triton(*arguments: Any) -> _FiveTensors:
+    from gnnkern._triton.dot_attention import dot_backward
+
+    return dot_backward(*arguments)
+
+
+_LAUNCH_BACKWARD: dict[str, Callable[..., _FiveTensors]] = {
+    "cpu": _backward_cpu,
+    "triton": _backward_triton,
+}
+
+
 def _dot_attention_backward(
     arrays: list[Tensor],
     edge_id: Tensor | None,
@@ -120,32 +189,24 @@ def _dot_attention_backward(
     dropout: float,
     need: list[bool],  # of query, edge_bias, edge_x
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> _FiveTensors:
     indptr, indices, plan, rev_indptr, rev_indices, rev_plan = arrays
-    need_query, need_edge_bias, need_edge_x = need
-    grad_key, grad_value, grad_score, grad_edge_x = dot_backward(
+    return _LAUNCH_BACKWARD[backend](
+        Csr(indptr, indices, edge_id, plan),
         Csr(rev_indptr, rev_indices, rev_edge_id, rev_plan),
         query,
         key,
         value,
         edge_bias,
         edge_x,
-        scale,
-        dropout,
         seed,
         out,
         log_sum_exp,
         grad,
-        need_edge_x,
+        scale,
+        dropout,
+        need,
     )
-    nothing = query.new_empty(0)
-    grad_query, grad_edge_bias = nothing, query.new_empty(0)
-    if need_query:
-        fwd = Csr(indptr, indices, edge_id, plan)
-        grad_query = dot_backward_query(fwd, key, edge_x, grad_score, scale)
-    if need_edge_bias:
-        grad_edge_bias = grad_score.to(query.dtype)
-    return grad_query, grad_key, grad_value, grad_edge_bias, grad_edge_x
 
 
 def _dot_attention_backward_fake(
@@ -165,7 +226,7 @@ def _dot_attention_backward_fake(
     dropout: float,
     need: list[bool],
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> _FiveTensors:
     need_query, need_edge_bias, need_edge_x = need
     edges, (heads, head_width) = arrays[1].shape[0], query.shape[1:]
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,13 @@ from gnnkern import _native
 from gnnkern._cpu.gat_attention import gat_backward, gat_forward
 from gnnkern._cpu.row_reduce import reduce_segments, row_reduce
 from gnnkern._native import Csr
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import (
     check_floats,
@@ -39,14 +46,22 @@ def gat_attention_cpu(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tens
     return gat_forward(csr, *tensors_and_options)
 
 
+def gat_attention_triton(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused Triton forward, likewise."""
+    from gnnkern._triton.gat_attention import gat_forward
+
+    return gat_forward(csr, *tensors_and_options)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", gat_attention_cpu, cpu_unsupported),
+    Implementation("triton", gat_attention_triton, triton_unsupported),
     Implementation("reference", gat_attention_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": gat_attention_cpu}
+_LAUNCH = {"cpu": gat_attention_cpu, "triton": gat_attention_triton}
 
 
 def _gat_attention(
@@ -105,6 +120,55 @@ _gat_attention_op = define(
 )
 
 
+def _backward_cpu(
+    fwd: Csr,
+    rev: Csr,
+    x: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    edge_score: Tensor | None,
+    seed: Tensor | None,
+    out: Tensor,
+    log_sum_exp: Tensor,
+    grad: Tensor,
+    negative_slope: float,
+    dropout: float,
+    need_edge_score: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_x, grad_score_src, grad_score = gat_backward(
+        rev,
+        x,
+        score_src,
+        score_dst,
+        edge_score,
+        negative_slope,
+        dropout,
+        seed,
+        out,
+        log_sum_exp,
+        grad,
+    )
+    if fwd.edge_id is None:
+        grad_score_dst, _ = reduce_segments(fwd.indptr, grad_score, "sum")
+    else:
+        by_edge = Csr(fwd.indptr, fwd.edge_id, None, fwd.plan)
+        grad_score_dst, _ = row_reduce(by_edge, grad_score, None, "sum")
+    grad_edge = grad_score.to(x.dtype) if need_edge_score else x.new_empty(0)
+    return grad_x, grad_score_src, grad_score_dst.to(x.dtype), grad_edge
+
+
+def _backward_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from gnnkern._triton.gat_attention import gat_backward
+
+    return gat_backward(*arguments)
+
+
+_LAUNCH_BACKWARD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]] = {
+    "cpu": _backward_cpu,
+    "triton": _backward_triton,
+}
+
+
 def _gat_attention_backward(
     arrays: list[Tensor],
     edge_id: Tensor | None,
@@ -123,26 +187,21 @@ def _gat_attention_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     indptr, indices, plan, rev_indptr, rev_indices, rev_plan = arrays
-    grad_x, grad_score_src, grad_score = gat_backward(
+    return _LAUNCH_BACKWARD[backend](
+        Csr(indptr, indices, edge_id, plan),
         Csr(rev_indptr, rev_indices, rev_edge_id, rev_plan),
         x,
         score_src,
         score_dst,
         edge_score,
-        negative_slope,
-        dropout,
         seed,
         out,
         log_sum_exp,
         grad,
+        negative_slope,
+        dropout,
+        need_edge_score,
     )
-    if edge_id is None:
-        grad_score_dst, _ = reduce_segments(indptr, grad_score, "sum")
-    else:
-        by_edge = Csr(indptr, edge_id, None, plan)
-        grad_score_dst, _ = row_reduce(by_edge, grad_score, None, "sum")
-    grad_edge = grad_score.to(x.dtype) if need_edge_score else x.new_empty(0)
-    return grad_x, grad_score_src, grad_score_dst.to(x.dtype), grad_edge
 
 
 def _gat_attention_backward_fake(

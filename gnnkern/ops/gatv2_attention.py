@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor
 from gnnkern import _native
 from gnnkern._cpu.gatv2_attention import gatv2_backward, gatv2_forward
 from gnnkern._native import Csr
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import (
     check_floats,
@@ -38,14 +45,22 @@ def gatv2_attention_cpu(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Te
     return gatv2_forward(csr, *tensors_and_options)
 
 
+def gatv2_attention_triton(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused Triton forward, likewise."""
+    from gnnkern._triton.gatv2_attention import gatv2_forward
+
+    return gatv2_forward(csr, *tensors_and_options)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", gatv2_attention_cpu, cpu_unsupported),
+    Implementation("triton", gatv2_attention_triton, triton_unsupported),
     Implementation("reference", gatv2_attention_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": gatv2_attention_cpu}
+_LAUNCH = {"cpu": gatv2_attention_cpu, "triton": gatv2_attention_triton}
 
 
 def _gatv2_attention(
@@ -101,6 +116,18 @@ _gatv2_attention_op = define(
 )
 
 
+def _backward_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from gnnkern._triton.gatv2_attention import gatv2_backward
+
+    return gatv2_backward(*arguments)
+
+
+_LAUNCH_BACKWARD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]] = {
+    "cpu": gatv2_backward,
+    "triton": _backward_triton,
+}
+
+
 def _gatv2_attention_backward(
     arrays: list[Tensor],
     edge_id: Tensor | None,
@@ -120,7 +147,7 @@ def _gatv2_attention_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     indptr, indices, plan, rev_indptr, rev_indices, rev_plan = arrays
-    return gatv2_backward(
+    return _LAUNCH_BACKWARD[backend](
         Csr(indptr, indices, edge_id, plan),
         Csr(rev_indptr, rev_indices, rev_edge_id, rev_plan),
         x_src,
@@ -282,7 +309,8 @@ def gatv2_attention(
 
     Cost: forward one gather of E rows of x_src; backward one gather of E rows of x_src and, for the
     gradient of x_src, one of E rows of the output's gradient, with 2 E x H floats and E x H x D
-    bits between them. Nothing else of size E x H x D is made, but for the gradient of edge_x.
+    bits between them. Nothing else of size E x H x D is made, but for the gradient of edge_x; on a
+    GPU the gradient of att is summed from up to num_dst x H x D floats.
 
     Raises:
         TypeError: an argument is no tensor, not floating, or the dtypes differ.

@@ -48,6 +48,10 @@ def small_tiles(chunk_edges: int = 16) -> Iterator[None]:
         softmax=Tiles(rows=4, edges=8, columns=16),
         edges=Tiles(rows=4, edges=8, columns=16, outputs=2),
         fold=Tiles(rows=1, edges=2, columns=32),
+        attention=Tiles(rows=4, edges=8, columns=16, outputs=2),
+        attention_backward=Tiles(rows=4, edges=8, columns=16, outputs=2),
+        gatv2_backward=Tiles(rows=4, edges=8, columns=16, outputs=2),
+        attention_fold=Tiles(rows=1, edges=2, columns=16, outputs=2),
     ):
         yield
 

@@ -18,7 +18,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 # Modules whose launches are caught.
-MODULES = ("plan", "fold", "row_reduce", "sddmm", "segment_softmax", "select_backward")
+MODULES = (
+    "attention",
+    "attention_backward",
+    "fold",
+    "gatv2_backward",
+    "plan",
+    "row_reduce",
+    "score_gradient",
+    "sddmm",
+    "segment_softmax",
+    "select_backward",
+)
 
 _TYPES = {
     torch.float64: "fp64",
@@ -56,6 +67,7 @@ def launch_of(kernel: Any, args: tuple[Any, ...], meta: dict[str, Any], warps: i
     values = {**dict(zip(kernel.arg_names, args, strict=False)), **meta}
     assert set(values) == set(kernel.arg_names)
     plain = {p.name for p in kernel.params if p.do_not_specialize}
+    annotated = {p.name: p.annotation_type for p in kernel.params}
     signature, constants, aligned = [], [], []
     for i, name in enumerate(kernel.arg_names):
         value = values[name]
@@ -63,6 +75,8 @@ def launch_of(kernel: Any, args: tuple[Any, ...], meta: dict[str, Any], warps: i
         if isinstance(value, Tensor):
             kind = f"*{_TYPES[value.dtype]}"
             aligned += [i] if value.data_ptr() % 16 == 0 else []
+        elif isinstance(value, float):
+            kind = annotated[name] or "fp32"
         elif name not in meta and value is not None and (name in plain or value != 1):
             kind = "i32" if -(2**31) <= value < 2**31 else "i64"
             aligned += [i] if name not in plain and value % 16 == 0 else []

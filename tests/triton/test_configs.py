@@ -26,11 +26,13 @@ def test_tiles_are_few_and_no_larger_than_the_table_says(kernel, is_double):
     known = every_tiles(kernel, is_double)
     for width in WIDTHS:
         for degree in DEGREES:
-            for outputs in (1, 2, 8, 200) if kernel == "edges" else (1,):
+            for outputs in (1, 2, 8, 200) if kernel in configs.GROUPED else (1,):
                 tiles = tiles_for(kernel, width, degree, is_double, outputs)
                 assert all(map(is_power_of_two, tiles))
                 size = tiles.rows * tiles.edges * tiles.columns * tiles.outputs
-                assert size <= configs.ELEMENTS[kernel] // (2 if is_double else 1)
+                assert size <= max(
+                    configs.ELEMENTS[kernel] // (2 if is_double else 1), tiles.columns
+                )
                 assert tiles.outputs == 1 or tiles.outputs < 2 * outputs
                 if outputs == 1:
                     assert tiles in known
@@ -50,6 +52,14 @@ def test_columns_waste_little():
 def test_short_rows_are_packed_and_long_ones_are_not():
     assert tiles_for("sum", 64, 2.0, False) == Tiles(rows=16, edges=2, columns=64)
     assert tiles_for("sum", 64, 50.0, False) == Tiles(rows=1, edges=32, columns=64)
+
+
+def test_tiles_of_attention_hold_whole_heads():
+    tiles = [tiles_for("attention", width, 50.0, False, 4) for width in (1, 8, 60, 100, 602, 2000)]
+    assert [tile.columns for tile in tiles] == [8, 8, 64, 128, 1024, 512]
+    assert [tile.outputs for tile in tiles] == [4, 4, 2, 1, 1, 1]
+    assert tiles_for("gatv2_backward", 1024, 50.0, False) == Tiles(rows=1, edges=1, columns=1024)
+    assert tiles_for("gatv2_backward", 512, 50.0, True).columns == 512
 
 
 def test_explicit_configurations_hold_inside_their_block():

@@ -85,6 +85,42 @@ def graph_calls():
     yield "softmax_backward", lambda: kernels.edge_softmax(*fwd, weight, weight, 12, "triton")
 
 
+def attention_calls():
+    g = device_graph("hubs")
+    fwd, rev = planned(g.csr), planned(g.reverse_csr())
+    x, out, grad = rows(g.num_src, 2, 3), rows(g.num_dst, 2, 3), rows(g.num_dst, 2, 3)
+    arrays = [fwd.indptr, fwd.indices, fwd.plan, rev.indptr, rev.indices, rev.plan]
+    ids, known = (fwd.edge_id, rev.edge_id), (out, rows(g.num_dst, 2), grad)
+    seed = torch.randint(2**62, (1,), device=DEVICE)
+    kernels = torch.ops.gnnkern
+    scores = (rows(g.num_src, 2), rows(g.num_dst, 2), rows(g.num_edges, 2))
+    yield "gat", lambda: kernels.gat_attention(*fwd, x, *scores, seed, 0.2, 0.5, True, "triton")
+    yield (
+        "gat_backward",
+        lambda: kernels.gat_attention_backward(
+            arrays, *ids, x, *scores, seed, *known, 0.2, 0.5, True, "triton"
+        ),
+    )
+    key, value, need = rows(g.num_src, 2, 3), rows(g.num_src, 2, 3), [True, True, True]
+    of_edges = (rows(g.num_edges, 2), rows(g.num_edges, 2, 3))
+    dot = (out, key, value, *of_edges, seed)
+    yield "dot", lambda: kernels.dot_attention(*fwd, *dot, 0.5, 0.5, True, "triton")
+    yield (
+        "dot_backward",
+        lambda: kernels.dot_attention_backward(
+            arrays, *ids, *dot, *known, 0.5, 0.5, need, "triton"
+        ),
+    )
+    gatv2 = (key, out, rows(2, 3), of_edges[1], seed)
+    yield "gatv2", lambda: kernels.gatv2_attention(*fwd, *gatv2, 0.2, 0.5, True, "triton")
+    yield (
+        "gatv2_backward",
+        lambda: kernels.gatv2_attention_backward(
+            arrays, *ids, *gatv2, *known, 0.2, 0.5, True, True, "triton"
+        ),
+    )
+
+
 def segment_calls():
     indptr, (index, num_segments) = device_segments("hubs"), device_index("hubs")
     num_edges, kernels = index.shape[0], torch.ops.gnnkern
@@ -104,7 +140,7 @@ def segment_calls():
         yield "scatter_max", lambda: kernels.scatter_select(x, index, num_segments, "max", "triton")
 
 
-@pytest.mark.parametrize("calls", [graph_calls, segment_calls])
+@pytest.mark.parametrize("calls", [graph_calls, attention_calls, segment_calls])
 def test_no_op_waits_for_the_device(calls):
     for _, call in calls():
         if DEVICE.type != "cpu":
@@ -120,7 +156,7 @@ def test_no_op_waits_for_the_device(calls):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU")
-@pytest.mark.parametrize("calls", [graph_calls, segment_calls])
+@pytest.mark.parametrize("calls", [graph_calls, attention_calls, segment_calls])
 def test_cuda_graphs_capture_every_op(calls):
     for name, call in calls():
         expected = call()
