@@ -18,7 +18,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 # Modules whose launches are caught.
-MODULES = ("plan", "fold", "row_reduce", "sddmm", "segment_softmax", "select_backward")
+MODULES = (
+    "plan",
+    "fold",
+    "row_reduce",
+    "sddmm",
+    "segment_softmax",
+    "select_backward",
+    "scale_by_group",
+    "multi_reduce",
+    "multi_reduce_backward",
+    "segment_matmul",
+)
 
 _TYPES = {
     torch.float64: "fp64",
