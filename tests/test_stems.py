@@ -29,6 +29,9 @@ SHARED_TRITON_SOURCES = {
     "segment_reduce": "row_reduce",
     "scatter_reduce": "row_reduce",
     "segment_gather": "sddmm",
+    "segment_logsumexp": "row_reduce",
+    "scatter_logsumexp": "row_reduce",
+    "gather_matmul": "segment_matmul",
 }
 
 # Modules of `reference/` that several ops use and none is named after.

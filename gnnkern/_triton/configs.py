@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-__all__ = ["Tiles", "chunk_edges", "configured", "every_tiles", "tiles_for"]
+__all__ = [
+    "Tiles",
+    "chunk_edges",
+    "configured",
+    "dot_tiles_for",
+    "every_dot_tiles",
+    "every_tiles",
+    "outer_rows",
+    "tiles_for",
+]
 
 
 class Tiles(NamedTuple):
@@ -40,6 +49,7 @@ ELEMENTS = {
     "attention_backward": 1024,
     "attention_fold": 1024,
     "gatv2_backward": 512,
+    "multi": 1024,
 }
 WARPS = 4
 
@@ -69,6 +79,7 @@ LANES = {
     "attention_backward": 128,
     "attention_fold": 256,
     "gatv2_backward": 128,
+    "multi": 256,
 }
 # A program's rows: below, threads would stand idle; above, the longest of them delays the others.
 MAX_ROWS = 64
@@ -76,6 +87,17 @@ MAX_ROWS = 64
 # Edges of a chunk, likewise. Folding then moves 1/64 or less of what the long rows read, and a
 # packed row is walked in a few steps.
 CHUNK_EDGES = ((16.0, 64), (float("inf"), 256))
+
+# Products of dense tiles: `rows` x `edges` times `edges` x `columns`, at least 16 each, as tensor
+# cores take them. A thread holds 16 sums: the largest tiles, of 4096, are those of 8 warps.
+DOTS = ("matmul", "outer")
+DOT_SIDES = (16, 32, 64)
+DOT_INNER = (16, 32)
+DOT_SUMS = 16
+# Rows whose outer products one program sums: so few that so many programs have work, within limits
+# between which a program neither waits for its launch nor delays the others.
+OUTER_PROGRAMS = 256
+OUTER_ROWS = (128, 1024)
 
 
 def _by_degree(table: tuple[tuple[float, int], ...], degree: float) -> int:
@@ -87,6 +109,11 @@ def chunk_edges(num_rows: int, num_edges: int) -> int:
     if _forced_chunk_edges is not None:
         return _forced_chunk_edges
     return _by_degree(CHUNK_EDGES, num_edges / max(num_rows, 1))
+
+
+def _block(width: int, blocks: tuple[int, ...]) -> int:
+    """The block that a width is cut into with the least waste."""
+    return min(blocks, key=lambda block: (-(-width // block) * (block + TILE_COLUMNS), -block))
 
 
 def tiles_for(
@@ -115,7 +142,7 @@ def tiles_for(
         # A head is cut into tiles of less than the widest: their loops take registers, too.
         columns = next((b for b in blocks_that_fit if b >= width), blocks_that_fit[-2])
     else:
-        columns = min(COLUMNS, key=lambda b: (-(-width // b) * (b + TILE_COLUMNS), -b))
+    columns = _block(width, COLUMNS)
     blocks = 1
     while blocks < outputs and blocks * columns < COLUMNS[-1]:
         blocks *= 2
@@ -137,6 +164,50 @@ def every_tiles(kernel: str, is_double: bool) -> list[Tiles]:
     return sorted(found)
 
 
+def dot_tiles_for(kernel: str, rows: int, inner: int, columns: int, is_double: bool) -> Tiles:
+    """The tiles of products of dense tiles.
+
+    Args:
+        kernel: One of `DOTS`.
+        rows: Rows of a product: of an average segment, where a segment has its own.
+        inner: How long its sums are.
+        columns: Columns of it.
+        is_double: Whether sums are held in float64.
+    """
+    if kernel in _forced_tiles:
+        return _forced_tiles[kernel]
+    sides = DOT_SIDES[:2] if is_double else DOT_SIDES
+    lengths = DOT_INNER[:1] if is_double else DOT_INNER
+    sums = _block(rows, sides) * _block(columns, sides)
+    warps = max(WARPS, sums // (32 * DOT_SUMS))
+    return Tiles(_block(rows, sides), _block(inner, lengths), _block(columns, sides), warps=warps)
+
+
+def every_dot_tiles(kernel: str, is_double: bool) -> list[Tiles]:
+    """All tiles that the rule may choose for a kernel of products."""
+    found = {
+        dot_tiles_for(kernel, rows, inner, columns, is_double)
+        for rows in DOT_SIDES
+        for inner in DOT_INNER
+        for columns in DOT_SIDES
+    }
+    return sorted(found)
+
+
+def outer_rows(num_rows: int, width: int, out_width: int) -> int:
+    """How many rows' outer products [width, out_width] are summed before they are folded.
+
+    So many that the partial sums are not much larger than the rows.
+    """
+    if _forced_chunk_edges is not None:
+        return _forced_chunk_edges
+    least, most = OUTER_ROWS
+    rows = least
+    while rows < most and rows * OUTER_PROGRAMS < num_rows:
+        rows *= 2
+    return max(rows, 4 * width * out_width // (width + out_width))
+
+
 _forced_tiles: dict[str, Tiles] = {}
 _forced_chunk_edges: int | None = None
 
@@ -149,12 +220,13 @@ def configured(chunk_edges: int | None = None, **tiles: Tiles) -> Iterator[None]
 
     Args:
         chunk_edges: T of plans made inside the block.
-        **tiles: By kernel, a key of `ELEMENTS`.
+        **tiles: By kernel, a key of `ELEMENTS` or one of `DOTS`.
     """
     global _forced_tiles, _forced_chunk_edges
-    unknown = set(tiles) - set(ELEMENTS)
-    if unknown:
-        raise ValueError(f"configured: expected kernels of {sorted(ELEMENTS)}, got {unknown}")
+    known = {*ELEMENTS, *DOTS}
+    if set(tiles) - known:
+        unknown = set(tiles) - known
+        raise ValueError(f"configured: expected kernels of {sorted(known)}, got {unknown}")
     before = _forced_tiles, _forced_chunk_edges
     _forced_tiles = {**_forced_tiles, **tiles}
     if chunk_edges is not None:

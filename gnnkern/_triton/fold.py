@@ -22,7 +22,7 @@ __all__ = ["chunk_states", "fold", "long_row", "store_rows"]
 @no_type_check
 def store_rows(
     out_ptr,  # [num_rows, width]
-    argument_ptr,  # [num_rows, width] or None
+    argument_ptr,  # [num_rows, width], of logsumexp [num_rows, 2, width] statistics, or None
     row,  # [ROWS]
     owns_row,  # [ROWS]
     count,  # [ROWS]
@@ -32,14 +32,22 @@ def store_rows(
     width,
     REDUCE: tl.constexpr,
 ):
-    """The results of rows, and where they were found."""
+    """The results of rows, and where they were found, or what a gradient is made of."""
     value = finish(first, second, count[:, None], REDUCE)
     offset = row[:, None] * width + column[None, :]
     mask = owns_row[:, None] & (column < width)[None, :]
     tl.store(out_ptr + offset, value.to(out_ptr.dtype.element_ty), mask=mask)
     if argument_ptr is not None:
-        position = tl.where(second == NOWHERE, -1, second)
-        tl.store(argument_ptr + offset, position.to(argument_ptr.dtype.element_ty), mask=mask)
+        if REDUCE == "logsumexp":
+            # Where all are -inf, the shift is not: their distance from it is, and never NaN.
+            shift = tl.where(first == float("-inf"), 0.0, first)
+            slope = tl.where(second == 0, 0.0, 1 / second)
+            offset += row[:, None] * width
+            tl.store(argument_ptr + offset, shift, mask=mask)
+            tl.store(argument_ptr + offset + width, slope, mask=mask)
+        else:
+            position = tl.where(second == NOWHERE, -1, second)
+            tl.store(argument_ptr + offset, position.to(argument_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -63,7 +71,7 @@ def long_row(
 @no_type_check
 def _fold_kernel(
     out_ptr,  # [num_rows, width], or None: the state goes to the slot of the row's first chunk
-    argument_ptr,  # [num_rows, width] or None
+    argument_ptr,  # as that of `store_rows`
     first_ptr,  # [num_chunks, width] states of chunks
     second_ptr,  # [num_chunks, width] or None
     indptr_ptr,  # [num_rows + 1]

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from gnnkern._native import Csr
 
-__all__ = ["Walk", "accumulator", "alignment", "run", "segments_walk", "walk_of"]
+__all__ = [
+    "Walk",
+    "accumulator",
+    "alignment",
+    "argument_mask",
+    "run",
+    "segments_walk",
+    "walk_of",
+]
 
 
 def run(
@@ -43,6 +51,11 @@ def alignment(element_size: int, *counts: int) -> int:
     while any(count % vector for count in counts):
         vector //= 2
     return vector
+
+
+def argument_mask(argument: Tensor | None) -> int:
+    """The bits of a stored position: that of a small type, read as signed, may look negative."""
+    return -1 if argument is None else {1: 0xFF, 2: 0xFFFF, 4: -1}[argument.element_size()]
 
 
 class Walk(NamedTuple):
@@ -89,9 +102,9 @@ def walk_of(csr: Csr) -> Walk:
     return Walk(csr.indptr, csr.indices, csr.edge_id, plan if plan.shape[0] else None, num_edges)
 
 
-def segments_walk(indptr: Tensor, num_edges: int) -> Walk:
-    """Consecutive rows as the kernels take them."""
+def segments_walk(indptr: Tensor, num_edges: int, chunk_edges: int | None = None) -> Walk:
+    """Consecutive rows as the kernels take them; None: chunks are as long as `configs` says."""
     from gnnkern._triton.plan import make_plan
 
-    plan = make_plan(indptr, num_edges)
+    plan = make_plan(indptr, num_edges, chunk_edges)
     return Walk(indptr, None, None, plan if plan.shape[0] else None, num_edges)

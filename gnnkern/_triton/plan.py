@@ -154,20 +154,20 @@ def slot_of_part(plan_ptr, first, part):
     return first + distance * part - tl.where(part > 0, distance - 1, 0)
 
 
-def plan_shape(num_rows: int, num_edges: int) -> tuple[int, int]:
+def plan_shape(num_rows: int, num_edges: int, chunk_edges: int | None = None) -> tuple[int, int]:
     """The shape of a plan before empty slots are dropped; [0, 4] where no row can be long."""
-    chunk_edges = configs.chunk_edges(num_rows, num_edges)
+    chunk_edges = chunk_edges or configs.chunk_edges(num_rows, num_edges)
     if num_rows == 0 or num_edges <= chunk_edges:
         return 0, 4
     return 1 + 2 * -(-num_edges // chunk_edges), 4
 
 
-def make_plan(indptr: Tensor, num_edges: int) -> Tensor:
-    """The plan of `indptr` [num_rows + 1], on its device."""
+def make_plan(indptr: Tensor, num_edges: int, chunk_edges: int | None = None) -> Tensor:
+    """The plan of `indptr` [num_rows + 1], on its device; None: T is that of `configs`."""
     num_rows = indptr.shape[0] - 1
-    plan = indptr.new_empty(plan_shape(num_rows, num_edges))
+    chunk_edges = chunk_edges or configs.chunk_edges(num_rows, num_edges)
+    plan = indptr.new_empty(plan_shape(num_rows, num_edges, chunk_edges))
     if plan.shape[0]:
-        chunk_edges = configs.chunk_edges(num_rows, num_edges)
         run(
             _plan_kernel,
             (triton.cdiv(triton.cdiv(num_edges, chunk_edges), _BLOCKS),),

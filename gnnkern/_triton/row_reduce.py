@@ -10,11 +10,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._native import Csr, rows_of
+from gnnkern._native import Csr, accumulate_dtype, new_statistics, rows_of
 from gnnkern._triton.broadcasting import Shape, columns_of, groups, shape_of
 from gnnkern._triton.configs import Tiles, tiles_for
 from gnnkern._triton.fold import chunk_states, fold, store_rows
-from gnnkern._triton.launch import Walk, accumulator, alignment, run, segments_walk, walk_of
+from gnnkern._triton.launch import (
+    Walk,
+    accumulator,
+    alignment,
+    argument_mask,
+    run,
+    segments_walk,
+    walk_of,
+)
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.policies import merge, start, step
 
@@ -22,6 +30,8 @@ __all__ = [
     "Messages",
     "Winners",
     "edge_messages",
+    "log_sum_exp_rows",
+    "log_sum_exp_segments",
     "message_reduce",
     "reduce_rows",
     "reduce_segments",
@@ -49,7 +59,7 @@ def combine(x, edge, OP: tl.constexpr):
 @no_type_check
 def _row_reduce_kernel(
     out_ptr,  # [num_rows, width]
-    argument_ptr,  # [num_rows, width] position of the winner in its row, or None
+    argument_ptr,  # [num_rows, width] position of the winner in its row, or as `store_rows` says
     first_ptr,  # [num_chunks, width] states of chunks
     second_ptr,  # [num_chunks, width], or None where a state has one part
     x_ptr,  # [num_cols, ...] rows x_row_stride apart
@@ -206,14 +216,20 @@ def reduce_rows(
     winners: Winners | None = None,
     tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """out[r] = reduction over the edges of row r of the messages, of `shape`; and who won."""
+    """out[r] = reduction over the edges of row r of the messages, of `shape`; and who won.
+
+    Of logsumexp, `argument` is the type of statistics [num_rows, 2, ...]: the shift and the slope.
+    """
     out = x.new_empty((walk.num_rows, *shape))
-    positions = None if argument is None else x.new_empty(out.shape, dtype=argument)
+    parts = (2,) if reduce == "logsumexp" else ()
+    positions = None
+    if argument is not None:
+        positions = x.new_empty((walk.num_rows, *parts, *shape), dtype=argument)
     if out.numel() == 0:
         return out, positions
     x, x_stride, _ = rows_of(x)
     width = math.prod(shape)
-    tracks = positions is not None
+    tracks = positions is not None and reduce != "logsumexp"
     first, second = chunk_states(walk, width, reduce, tracks, out)
     is_double = x.dtype == torch.float64
     tiles = tiles or tiles_for(_TILES[reduce], width, walk.degree, is_double)
@@ -227,10 +243,8 @@ def reduce_rows(
     vec = alignment(x.element_size(), width, x_stride)
     edge = messages.edge
     winner_args: tuple[Any, ...] = (None, None, None)
-    winner_mask = -1
     if winners is not None:
         winner_args = winners
-        winner_mask = {1: 0xFF, 2: 0xFFFF, 4: -1}[winners.argument.element_size()]
     argument_in, winner_indptr, winner_position = winner_args
     run(
         _row_reduce_kernel,
@@ -263,7 +277,7 @@ def reduce_rows(
         REDUCE=reduce,
         OP=messages.op,
         TRACKS=tracks,
-        WINNER_MASK=winner_mask,
+        WINNER_MASK=argument_mask(argument_in),
         ACC=accumulator(x.dtype),
         VEC=vec,
         ONE_WEIGHT=one_weight,
@@ -324,6 +338,27 @@ def reduce_segments(
     """The same over consecutive rows of x."""
     walk = segments_walk(indptr, x.shape[0])
     return reduce_rows(walk, x, shape_of(x), Messages(), reduce, argument, tiles=tiles)
+
+
+def _with_statistics(result: tuple[Tensor, Tensor | None], x: Tensor) -> tuple[Tensor, Tensor]:
+    out, statistics = result
+    return out, new_statistics(x, 0, 2) if statistics is None else statistics
+
+
+def log_sum_exp_rows(
+    csr: Csr, x: Tensor, differentiable: bool, tiles: Tiles | None = None
+) -> tuple[Tensor, Tensor]:
+    """The log of the sum of exponentials over the edges of row r, and its statistics if asked."""
+    dtype = accumulate_dtype(x.dtype) if differentiable else None
+    return _with_statistics(row_reduce(csr, x, None, "logsumexp", dtype, tiles), x)
+
+
+def log_sum_exp_segments(
+    indptr: Tensor, x: Tensor, differentiable: bool, tiles: Tiles | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same over consecutive rows of x."""
+    dtype = accumulate_dtype(x.dtype) if differentiable else None
+    return _with_statistics(reduce_segments(indptr, x, "logsumexp", dtype, tiles), x)
 
 
 def message_reduce(

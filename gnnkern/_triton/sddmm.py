@@ -14,7 +14,15 @@ from torch import Tensor
 from gnnkern._native import Csr, rows_of
 from gnnkern._triton.broadcasting import columns_of, groups, shape_of, summed_columns
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.launch import Walk, accumulator, alignment, run, segments_walk, walk_of
+from gnnkern._triton.launch import (
+    Walk,
+    accumulator,
+    alignment,
+    argument_mask,
+    run,
+    segments_walk,
+    walk_of,
+)
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.row_reduce import combine
 
@@ -300,7 +308,7 @@ def on_edges(
         LHS_AT=lhs.at,
         RHS_AT=rhs.at,
         SUMS=group > 0,
-        WINNER_MASK=-1 if winner is None else {1: 0xFF, 2: 0xFFFF, 4: -1}[winner.element_size()],
+        WINNER_MASK=argument_mask(winner),
         ACC=accumulator(x.dtype),
         VEC=vec,
         ROWS=tiles.rows,

@@ -26,6 +26,7 @@ __all__ = [
     "select_backward_edge",
     "select_backward_weight",
     "select_backward_x",
+    "sorted_positions",
 ]
 
 # Edges to a program.
@@ -47,7 +48,7 @@ def _positions_kernel(
     tl.store(position_ptr + edge, position.to(position_ptr.dtype.element_ty), mask=in_edges)
 
 
-def _positions(csr: Csr) -> Tensor | None:
+def sorted_positions(csr: Csr) -> Tensor | None:
     """[E] the sorted position of each of the caller's edges, or None where they are the same."""
     if csr.edge_id is None:
         return None
@@ -82,7 +83,7 @@ def select_backward_x(
         if edge.dim() != grad.dim():
             edge = edge.reshape(*edge.shape, *[1] * (grad.dim() - edge.dim()))
         messages = edge_messages(edge, shape, shape, op)
-    winners = Winners(argument.contiguous(), csr.indptr, _positions(csr))
+    winners = Winners(argument.contiguous(), csr.indptr, sorted_positions(csr))
     return reduce_rows(walk_of(rev), grad, shape, messages, "sum", None, winners)[0]
 
 

@@ -12,7 +12,21 @@ from gnnkern.ops._operator import define
 
 __all__ = ["scale_rows", "statistics_like"]
 
-_LAUNCH = {"cpu": scale_by_group}
+
+def _scale_triton(
+    x: Tensor,
+    group: Tensor,
+    by_boundaries: bool,
+    statistics: Tensor,
+    grad: Tensor,
+    exponential: bool,
+) -> Tensor:
+    from gnnkern._triton.scale_by_group import scale_by_group
+
+    return scale_by_group(x, group, by_boundaries, statistics, grad, exponential)
+
+
+_LAUNCH = {"cpu": scale_by_group, "triton": _scale_triton}
 
 
 def _scale_by_group(

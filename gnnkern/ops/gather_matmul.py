@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import device_of, query_of
 from gnnkern.ops._groups import check_positions, check_range, order_by_group
 from gnnkern.ops._operator import cast_for_autocast, define
@@ -26,8 +32,22 @@ def gather_matmul_cpu(
     return segment_matmul_cpu(x, indptr, weight, bias, order)
 
 
+def gather_matmul_triton(
+    x: Tensor,  # [N, K]
+    weight: Tensor,  # [R, K, M]
+    type_index: Tensor,  # [N]
+    bias: Tensor | None = None,  # [R, M]
+) -> Tensor:  # [N, M]
+    """The Triton products of segments, whose rows are read and written where they are."""
+    from gnnkern._triton.segment_matmul import multiply_segments
+
+    indptr, order = _order_by_type(type_index, weight.shape[0])
+    return multiply_segments(x, indptr, order, weight, bias)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", gather_matmul_cpu, cpu_unsupported),
+    Implementation("triton", gather_matmul_triton, triton_unsupported),
     Implementation("reference", gather_matmul_reference, reference_unsupported),
 )
 

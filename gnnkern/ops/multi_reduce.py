@@ -16,7 +16,13 @@ from gnnkern._cpu.multi_reduce import (
     selections,
 )
 from gnnkern._native import Csr
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import check_floats, check_graph, check_rows, query_of
 from gnnkern.ops._linear import divide_by_count, sum_rows
@@ -42,14 +48,42 @@ def multi_reduce_cpu(
     return multi_reduce_forward(csr, x, reduces, max_degree, save)
 
 
+def multi_reduce_triton(
+    csr: Csr, x: Tensor, reduces: Sequence[str], max_degree: int, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The Triton row reductions: the result, and what its gradient needs."""
+    from gnnkern._triton.multi_reduce import multi_reduce_forward
+
+    return multi_reduce_forward(csr, x, reduces, max_degree, save)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", multi_reduce_cpu, cpu_unsupported),
+    Implementation("triton", multi_reduce_triton, triton_unsupported),
     Implementation("reference", multi_reduce_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": multi_reduce_cpu}
+_LAUNCH = {"cpu": multi_reduce_cpu, "triton": multi_reduce_triton}
+
+
+def _backward_triton(
+    fwd: Csr,
+    rev: Csr,
+    x: Tensor,
+    out: Tensor,
+    winners: Tensor,
+    saved: Tensor,
+    grad: Tensor,
+    reduces: Sequence[str],
+) -> Tensor:
+    from gnnkern._triton.multi_reduce_backward import multi_reduce_backward
+
+    return multi_reduce_backward(fwd, rev, x, out, winners, saved, grad, reduces)
+
+
+_LAUNCH_BACKWARD = {"cpu": multi_reduce_backward, "triton": _backward_triton}
 
 
 def _multi_reduce(
@@ -113,7 +147,7 @@ def _multi_reduce_backward(
     indptr, indices, plan, rev_indptr, rev_indices, rev_plan = arrays
     fwd = Csr(indptr, indices, edge_id, plan)
     rev = Csr(rev_indptr, rev_indices, rev_edge_id, rev_plan)
-    return multi_reduce_backward(fwd, rev, x, out, winners, saved, grad, reduces)
+    return _LAUNCH_BACKWARD[backend](fwd, rev, x, out, winners, saved, grad, reduces)
 
 
 _multi_reduce_backward_op = define(
@@ -233,7 +267,8 @@ def multi_reduce(
 
     Cost: reads E rows of x and E indices, writes num_dst x R rows; nothing of size E x F is made.
     The gradient gathers E x 3 rows over the reversed graph for var or std and E rows for sum or
-    mean alone, and adds num_dst rows of winners for each of max and min.
+    mean alone, and adds num_dst rows of winners for each of max and min; on a GPU it asks for
+    these on the way, which reads E rows of positions of 1 to 4 bytes.
 
     Raises:
         TypeError: an argument is no tensor, not floating, or `reduces` is no tuple or list.

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from gnnkern._cpu.row_reduce import log_sum_exp_rows
 from gnnkern._native import accumulate_dtype
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, device_of, query_of
 from gnnkern.ops._groups import check_index, check_range, rows_by_group
 from gnnkern.ops._operator import cast_for_autocast, define, needs_gradient
@@ -28,14 +34,25 @@ def scatter_logsumexp_cpu(
     return log_sum_exp_rows(csr, x, differentiable)
 
 
+def scatter_logsumexp_triton(
+    x: Tensor, index: Tensor, num_segments: int, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """A stable sort of the index, then the Triton row reduction of `segment_logsumexp`."""
+    from gnnkern._triton.row_reduce import log_sum_exp_rows
+
+    csr = rows_by_group("scatter_logsumexp", index, num_segments)
+    return log_sum_exp_rows(csr, x, differentiable)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", scatter_logsumexp_cpu, cpu_unsupported),
+    Implementation("triton", scatter_logsumexp_triton, triton_unsupported),
     Implementation("reference", scatter_logsumexp_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": scatter_logsumexp_cpu}
+_LAUNCH = {"cpu": scatter_logsumexp_cpu, "triton": scatter_logsumexp_triton}
 
 
 def _scatter_logsumexp(

@@ -9,9 +9,15 @@ from torch import Tensor
 
 from gnnkern._cpu.scatter_std import std_rows
 from gnnkern._native import accumulate_dtype
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, device_of, query_of
-from gnnkern.ops._groups import check_index, check_range, rows_by_group
+from gnnkern.ops._groups import check_index, check_range, group_sizes, rows_by_group
 from gnnkern.ops._operator import define, needs_gradient
 from gnnkern.ops._statistics import scale_rows, statistics_like
 from gnnkern.ops.scatter_reduce import gather_rows, scatter_sum
@@ -28,14 +34,25 @@ def scatter_std_cpu(
     return std_rows(csr, x, unbiased, differentiable)
 
 
+def scatter_std_triton(
+    x: Tensor, index: Tensor, num_segments: int, unbiased: bool, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """A stable sort of the index, then mean and squares in one pass."""
+    from gnnkern._triton.scatter_std import std_rows
+
+    csr = rows_by_group("scatter_std", index, num_segments)
+    return std_rows(csr, x, unbiased, differentiable)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", scatter_std_cpu, cpu_unsupported),
+    Implementation("triton", scatter_std_triton, triton_unsupported),
     Implementation("reference", scatter_std_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": scatter_std_cpu}
+_LAUNCH = {"cpu": scatter_std_cpu, "triton": scatter_std_triton}
 
 
 def _scatter_std(
@@ -79,7 +96,7 @@ class _ScatterStd(torch.autograd.Function):
             wide = x.to(accumulate_dtype(x.dtype))
             mean = scatter_sum(wide, index, num_segments, "mean", backend)
             out = _std(wide, index, num_segments, unbiased, backend)
-            count = torch.bincount(index, minlength=num_segments)
+            count = group_sizes(index, num_segments)
             divisor = (count - 1 if unbiased else count).clamp(min=1).to(wide.dtype)
             scaled = grad.to(wide.dtype) / divisor.view(-1, *[1] * (x.dim() - 1))
             scale = torch.where(out == 0, 0, scaled / torch.where(out == 0, 1, out))
@@ -121,14 +138,15 @@ def scatter_std(
     Returns:
         [num_segments, ...], the dtype of x. A group of no row or one gets 0.
 
-    Numerics: the mean is found first and distances from it are squared, so that values far from 0
-    lose nothing; halves are computed in float32 and rounded once. NaN propagates. Where the
-    deviation is 0 the gradient is 0. Bitwise repeatable.
+    Numerics: rows are taken relative to one of their group, and means and squared distances from
+    them are updated together, so that values far from 0 lose nothing; halves are computed in
+    float32 and rounded once. NaN propagates. Where the deviation is 0 the gradient is 0. Bitwise
+    repeatable.
 
     Gradients: of x, by any number of derivatives.
 
-    Cost: a stable counting sort of the index (no atomics), then one gather of x, whose rows are
-    read again from cache; the gradient streams x in the caller's order.
+    Cost: a stable sort of the index (no atomics), then one gather of x; the gradient streams x in
+    the caller's order.
 
     Raises:
         TypeError: x is not floating or index not of integers.

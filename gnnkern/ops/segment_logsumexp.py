@@ -9,7 +9,13 @@ from torch import Tensor
 
 from gnnkern._cpu.row_reduce import log_sum_exp_segments
 from gnnkern._native import accumulate_dtype
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
 from gnnkern.ops._operator import cast_for_autocast, define, needs_gradient
 from gnnkern.ops._statistics import scale_rows, statistics_like
@@ -26,14 +32,24 @@ def segment_logsumexp_cpu(
     return log_sum_exp_segments(indptr, x, differentiable)
 
 
+def segment_logsumexp_triton(
+    x: Tensor, indptr: Tensor, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The Triton row reduction: the largest and the sum in one pass, and what a gradient needs."""
+    from gnnkern._triton.row_reduce import log_sum_exp_segments
+
+    return log_sum_exp_segments(indptr, x, differentiable)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_logsumexp_cpu, cpu_unsupported),
+    Implementation("triton", segment_logsumexp_triton, triton_unsupported),
     Implementation("reference", segment_logsumexp_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": segment_logsumexp_cpu}
+_LAUNCH = {"cpu": segment_logsumexp_cpu, "triton": segment_logsumexp_triton}
 
 
 def _segment_logsumexp(

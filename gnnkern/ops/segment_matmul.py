@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from gnnkern._cpu.segment_matmul import multiply_segments, sum_outer_products
-from gnnkern.backends import Implementation, choose, cpu_unsupported, reference_unsupported
+from gnnkern.backends import (
+    Implementation,
+    choose,
+    cpu_unsupported,
+    reference_unsupported,
+    triton_unsupported,
+)
 from gnnkern.ops._checks import check_floats, check_indptr, check_shape, device_of, query_of
 from gnnkern.ops._operator import cast_for_autocast, define, needs_gradient
 from gnnkern.reference.segment_matmul import segment_matmul_reference
@@ -27,15 +33,37 @@ def segment_matmul_cpu(
     return multiply_segments(x, indptr, order, weight, bias)
 
 
+def segment_matmul_triton(
+    x: Tensor,  # [N, K]
+    indptr: Tensor,  # [R + 1]
+    weight: Tensor,  # [R, K, M]
+    bias: Tensor | None = None,  # [R, M]
+    order: Tensor | None = None,  # [N], the rows of the segments where they are not consecutive
+) -> Tensor:  # [N, M]
+    """The Triton products, tile by tile over a list of tiles made on the device."""
+    from gnnkern._triton.segment_matmul import multiply_segments
+
+    return multiply_segments(x, indptr, order, weight, bias)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_matmul_cpu, cpu_unsupported),
+    Implementation("triton", segment_matmul_triton, triton_unsupported),
     Implementation("reference", segment_matmul_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": segment_matmul_cpu}
-_LAUNCH_OUTER = {"cpu": sum_outer_products}
+_LAUNCH = {"cpu": segment_matmul_cpu, "triton": segment_matmul_triton}
+
+
+def _outer_triton(x: Tensor, y: Tensor, indptr: Tensor, order: Tensor | None) -> Tensor:
+    from gnnkern._triton.segment_matmul import sum_outer_products
+
+    return sum_outer_products(x, y, indptr, order)
+
+
+_LAUNCH_OUTER = {"cpu": sum_outer_products, "triton": _outer_triton}
 
 
 def _segment_matmul(
@@ -207,7 +235,8 @@ def segment_matmul(
 
     Numerics: halves are summed in float32 and rounded once. Bitwise repeatable, and the same for
     any number of threads except where torch's products are used: large bfloat16 segments on
-    processors with units for them, and gradients of matrices of more than 2^18 elements.
+    processors with units for them, and gradients of matrices of more than 2^18 elements. On a GPU
+    float32 is multiplied in TF32 only where `torch.backends.cuda.matmul` allows it.
 
     Gradients: of x, weight and bias, by any number of derivatives.
 

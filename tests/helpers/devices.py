@@ -52,6 +52,10 @@ def small_tiles(chunk_edges: int = 16) -> Iterator[None]:
         attention_backward=Tiles(rows=4, edges=8, columns=16, outputs=2),
         gatv2_backward=Tiles(rows=4, edges=8, columns=16, outputs=2),
         attention_fold=Tiles(rows=1, edges=2, columns=16, outputs=2),
+        multi=Tiles(rows=4, edges=4, columns=16),
+        # The least that tensor cores take.
+        matmul=Tiles(rows=16, edges=16, columns=16),
+        outer=Tiles(rows=16, edges=16, columns=16),
     ):
         yield
 

@@ -49,6 +49,25 @@ def test_columns_waste_little():
     ]
 
 
+@pytest.mark.parametrize("kernel", configs.DOTS)
+@pytest.mark.parametrize("is_double", [False, True])
+def test_tiles_of_products_are_few(kernel, is_double):
+    known = configs.every_dot_tiles(kernel, is_double)
+    for rows in (0, *WIDTHS):
+        for columns in WIDTHS:
+            for inner in (0, *WIDTHS):
+                tiles = configs.dot_tiles_for(kernel, rows, inner, columns, is_double)
+                assert tiles in known
+                assert min(tiles[:3]) >= 16
+                assert tiles.rows * tiles.columns <= (1024 if is_double else 4096)
+
+
+def test_outer_products_are_summed_over_more_rows_where_they_are_large():
+    assert configs.outer_rows(1_000, 16, 16) == 128
+    assert configs.outer_rows(10_000_000, 16, 16) == 1024
+    assert configs.outer_rows(1_000, 1024, 1024) == 2048
+
+
 def test_short_rows_are_packed_and_long_ones_are_not():
     assert tiles_for("sum", 64, 2.0, False) == Tiles(rows=16, edges=2, columns=64)
     assert tiles_for("sum", 64, 50.0, False) == Tiles(rows=1, edges=32, columns=64)

@@ -26,10 +26,14 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # is wider than a tile. The exponentials of doubles take up to 32 on every architecture.
 SPILL_BUDGET = 16
 DOUBLE_SPILL_BUDGET = 32
+# Products of dense tiles, where rows are not aligned.
+PRODUCT_SPILL_BUDGET = 8
 # Registers that a thread may take before fewer than three programs of 4 warps fit on an SM.
 REGISTER_BUDGET = 168
 
 N, E = 100, 600
+ALL = ("sum", "mean", "min", "max", "std", "var")
+SUBSETS = (ALL, ("mean", "min", "max", "std"), ("std",), ("mean", "sum"), ("min", "max"))
 
 
 def matrix(dtype=torch.int32, edge_id=True, chunks=True):
@@ -119,7 +123,8 @@ def attention_backward(kind, dtype, heads=4, width=16, edges=True, tiles=None):
 
 def of_tiles(dtypes=(torch.float32,)):
     """Launches in every configuration that the rule may choose."""
-    from gnnkern._triton.configs import every_tiles
+    from gnnkern._triton.configs import every_dot_tiles, every_tiles
+    from gnnkern._triton.multi_reduce import multi_reduce_forward
     from gnnkern._triton.row_reduce import row_reduce
     from gnnkern._triton.sddmm import sddmm_rows
     from gnnkern._triton.segment_softmax import softmax_rows
@@ -143,6 +148,72 @@ def of_tiles(dtypes=(torch.float32,)):
         for tiles in every_tiles("edges", is_double):
             x = torch.zeros(N, tiles.outputs, tiles.columns, dtype=dtype)
             yield partial(sddmm_rows, matrix(), x, x, "dot", tiles=tiles)
+        for tiles in every_tiles("multi", is_double):
+            x = rows(N, tiles.columns, dtype)
+            yield partial(multi_reduce_forward, matrix(), x, ALL, N, True, tiles=tiles)
+        for tiles in every_dot_tiles("matmul", is_double):
+            yield from products(dtype, tiles)
+
+
+def products(dtype, tiles=None, order=None, bias=None, width=64):
+    """Launches of products by segment and of their gradients."""
+    from gnnkern._triton.segment_matmul import multiply_segments, sum_outer_products
+
+    indptr = torch.zeros(N + 1, dtype=torch.int64)
+    x, y = rows(4000, width, dtype), rows(4000, 64, dtype)
+    weight = torch.zeros(N, width, 64, dtype=dtype)
+    yield partial(multiply_segments, x, indptr, order, weight, bias, tiles=tiles)
+    yield partial(multiply_segments, y, indptr, order, weight.mT, None, tiles=tiles)
+    yield partial(sum_outer_products, x, y, indptr, order, tiles=tiles)
+
+
+def of_products():
+    """Launches of products in every dtype, of rows in any order, and in TF32."""
+    order = torch.zeros(4000, dtype=torch.int64)
+    for dtype in DTYPES:
+        yield from products(dtype, order=order, bias=rows(N, 64, dtype))
+        yield from products(dtype, width=33)
+    for call in products(torch.float32):
+        yield partial(in_tf32, call)
+
+
+def in_tf32(call):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        call()
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def of_groups():
+    """Launches of what groups of rows have in common, and of several reductions at once."""
+    from gnnkern._triton.multi_reduce import multi_reduce_forward
+    from gnnkern._triton.multi_reduce_backward import multi_reduce_backward
+    from gnnkern._triton.row_reduce import log_sum_exp_rows, log_sum_exp_segments
+    from gnnkern._triton.scale_by_group import scale_by_group
+    from gnnkern._triton.scatter_std import std_rows
+
+    def forward_and_backward(x, grad, reduces):
+        saved = multi_reduce_forward(matrix(), x, reduces, N, True)
+        multi_reduce_backward(matrix(), matrix(), x, *saved, grad, reduces)
+
+    indptr, index = torch.zeros(N + 1, dtype=torch.int64), torch.zeros(E, dtype=torch.int64)
+    for dtype in DTYPES:
+        x, grad = rows(E, 33, dtype), rows(N, 33, dtype)
+        yield partial(log_sum_exp_segments, indptr, x, True)
+        yield partial(log_sum_exp_rows, matrix(edge_id=False), x, True)
+        yield partial(std_rows, matrix(edge_id=False), x, True, True)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        statistics = torch.zeros(N, 3, 33, dtype=wide)
+        yield partial(scale_by_group, x, indptr, True, statistics[:, :2], grad, True)
+        yield partial(scale_by_group, x, index, False, statistics[:, :2], grad, True)
+        yield partial(scale_by_group, x, index, False, statistics, grad, False)
+        for reduces in SUBSETS if dtype == torch.float32 else SUBSETS[:1]:
+            x = rows(N, 64, dtype)
+            grad = torch.zeros(N, len(reduces), 64, dtype=dtype)
+            yield partial(multi_reduce_forward, matrix(), x, reduces, N, False)
+            yield partial(forward_and_backward, x, grad, reduces)
 
 
 def of_every_kind():
@@ -210,8 +281,10 @@ def check(launches, capabilities):
         line = f"sm_{capability} {usage} {launch}"
         print(line)
         assert usage.cubin > 0
-        in_double = dict(launch.constants).get("ACC") == tl.float64
-        spills = DOUBLE_SPILL_BUDGET if in_double else SPILL_BUDGET
+        constants = dict(launch.constants)
+        spills = PRODUCT_SPILL_BUDGET if "INNER" in constants else SPILL_BUDGET
+        if constants.get("ACC") == tl.float64:
+            spills = DOUBLE_SPILL_BUDGET
         if usage.spills > spills or usage.registers > REGISTER_BUDGET:
             too_much.append(line)
     assert not too_much, "\n".join(too_much)
@@ -219,6 +292,14 @@ def check(launches, capabilities):
 
 def test_every_kind_of_work_on_one_architecture():
     check(cubins.catch(*of_every_kind()), CAPABILITIES)
+
+
+def test_groups_on_one_architecture():
+    check(cubins.catch(*of_groups()), CAPABILITIES)
+
+
+def test_products_on_one_architecture():
+    check(cubins.catch(*of_products()), CAPABILITIES)
 
 
 def test_every_other_configuration_on_one_architecture():
@@ -230,4 +311,6 @@ def test_every_other_configuration_on_one_architecture():
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_configuration(capability):
     both = (torch.float32, torch.float64)
-    check(cubins.catch(*of_tiles(both), *of_every_kind()), [capability])
+    check(
+        cubins.catch(*of_tiles(both), *of_groups(), *of_products(), *of_every_kind()), [capability]
+    )

@@ -81,6 +81,20 @@ def graph_calls():
         "on_edges",
         lambda: kernels.on_edges(*fwd, edge, x, "mul", "edge", "src", [2, 1], "triton"),
     )
+    reduces = ["mean", "min", "max", "std"]
+    several = kernels.multi_reduce(*fwd, x, reduces, g.max_degree, True, "triton")
+    arrays = [fwd.indptr, fwd.indices, fwd.plan, rev.indptr, rev.indices, rev.plan]
+    grads = rows(g.num_dst, 4, 2, 3)
+    yield (
+        "multi_reduce",
+        lambda: kernels.multi_reduce(*fwd, x, reduces, g.max_degree, True, "triton"),
+    )
+    yield (
+        "multi_reduce_backward",
+        lambda: kernels.multi_reduce_backward(
+            arrays, fwd.edge_id, rev.edge_id, x, *several, grads, reduces, "triton"
+        ),
+    )
     yield "softmax", lambda: kernels.edge_softmax(*fwd, weight, None, g.num_src, "triton")
     yield "softmax_backward", lambda: kernels.edge_softmax(*fwd, weight, weight, 12, "triton")
 
@@ -134,8 +148,26 @@ def segment_calls():
     )
     yield "gather", lambda: kernels.segment_gather(y, indptr, num_edges, "triton")
     yield "segment_softmax", lambda: kernels.segment_softmax(x, indptr, None, "triton")
+    yield "logsumexp", lambda: kernels.segment_logsumexp(x, indptr, True, "triton")
+    shifts = rows(num_segments, 2, 3)
+    yield (
+        "scale_segments",
+        lambda: kernels.scale_by_group(x, indptr, True, shifts, y, True, "triton"),
+    )
+    order = index.sort(stable=True).indices
+    weight, bias = rows(num_segments, 3, 4), rows(num_segments, 4)
+    yield "matmul", lambda: kernels.segment_matmul(x, indptr, order, weight, bias, "triton")
+    grad = rows(num_edges, 4)
+    yield "outer", lambda: kernels.segment_outer(x, grad, indptr, order, "triton")
+    yield "scale", lambda: kernels.scale_by_group(x, index, False, shifts, y, True, "triton")
     if DEVICE.type != "cpu":
         # On the CPU an index is checked.
+        yield (
+            "scatter_logsumexp",
+            lambda: kernels.scatter_logsumexp(x, index, num_segments, True, "triton"),
+        )
+        yield "types", lambda: kernels.order_by_type(index, num_segments)
+        yield "std", lambda: kernels.scatter_std(x, index, num_segments, True, True, "triton")
         yield "scatter", lambda: kernels.scatter_reduce(x, index, num_segments, "sum", "triton")
         yield "scatter_max", lambda: kernels.scatter_select(x, index, num_segments, "max", "triton")
 
