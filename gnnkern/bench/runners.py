@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 # (query [N, H, D], key [N, H, D], value [N, H, D]) -> [N, H, D]
 DotAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+_RECOMPILE_LIMIT = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Runner:
@@ -32,6 +34,18 @@ class Runner:
     by_row: bool = False
     # The backend of gnnkern that has to run; None: a peer, which must not run gnnkern at all.
     backend: str | None = None
+
+
+def compiled(runner: Runner) -> Runner:
+    """The same through torch.compile, for its very shapes.
+
+    Calls of one adapter share their code: without the limit raised, the ninth problem would quietly
+    run as it comes.
+    """
+    for name in ("recompile_limit", "cache_size_limit"):
+        if hasattr(torch._dynamo.config, name):
+            setattr(torch._dynamo.config, name, _RECOMPILE_LIMIT)
+    return replace(runner, call=torch.compile(runner.call, dynamic=False))
 
 
 def sorted_inputs(problem: Problem) -> dict[str, Tensor]:
@@ -127,7 +141,7 @@ def transformer_runner(problem: Problem, attention: Callable[[BenchGraph], DotAt
 
 def module_runner(problem: Problem, layer: torch.nn.Module, edges: Any, **options: Any) -> Runner:
     """A layer of either library, with the parameters of the problem."""
-    layer.to(problem.dtype)
+    layer.to(problem.device, problem.dtype)
     layer.load_state_dict({name: v for name, v in problem.inputs.items() if name != "x"})
     return Runner(
         lambda x: layer(x, edges),

@@ -1,0 +1,85 @@
+"""What a GPU changes about a run: its peers, its graphs, its memory."""
+
+import pytest
+import torch
+
+from gnnkern.bench import device_graphs, peers
+from gnnkern.bench.graphs import RECIPES, bench_graph
+from gnnkern.bench.harness import available_memory, bind, check, contenders
+from gnnkern.bench.problems import make_problem
+from gnnkern.bench.runners import compiled
+from gnnkern.bench.specs import Plan, parse_device, parse_peers
+from gnnkern.data import power_law
+
+
+def names(op, reduce, device_type):
+    return [peer.name for peer in peers.peers(op, reduce, device_type)]
+
+
+def test_a_gpu_has_peers_of_its_own():
+    on_cpu, on_gpu = names("spmm", "sum", "cpu"), names("spmm", "sum", "cuda")
+    assert set(on_gpu) - set(on_cpu) == {"cusparse", "torch compiled", "pyg compiled"}
+    assert set(on_cpu) - set(on_gpu) == {"torch csr reduce"}
+    assert "cusparse" not in names("spmm", "max", "cuda")
+    for op in ("edge_softmax", "gat_layer", "gatv2_layer", "dot_attention", "multi_reduce"):
+        assert "pyg compiled" in names(op, "", "cuda")
+
+
+def test_an_absent_library_is_listed(monkeypatch):
+    peers.absent.cache_clear()
+    monkeypatch.setattr(peers.cusparse, "_names", lambda: iter([]))
+    peers.cusparse.load.cache_clear()
+    try:
+        assert "cusparse" not in peers.versions()
+        assert peers.versions("cuda")["cusparse"].startswith("cusparse is absent: OSError: ")
+    finally:
+        peers.absent.cache_clear()
+        peers.cusparse.load.cache_clear()
+
+
+def test_peers_are_chosen_by_group():
+    groups = parse_peers("torch-compiled,pyg-compiled,cusparse")
+    assert groups == ["torch compiled", "torch_geometric compiled", "cusparse"]
+    everybody = contenders("spmm", "sum", packages=groups, device_type="cuda", backend="triton")
+    assert [c.name for c in everybody] == ["gnnkern", "cusparse", "torch compiled", "pyg compiled"]
+
+
+def test_a_compiled_peer_gives_the_same(monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **o: compile_(call, backend="eager", **o))
+    problem = make_problem("edge_softmax", bench_graph("tiny"), 2)
+    (peer,) = (p for p in peers.COMPILED["edge_softmax"] if p.package == "torch")
+    runner = peer.build(problem)
+    for direction in problem.directions:
+        check(problem, runner, bind(problem, runner, direction))
+    assert compiled(runner).inputs is runner.inputs
+
+
+def test_power_law_graphs_are_drawn_on_the_device():
+    drawn = device_graphs._power_law(2000, 30_000, 700, torch.device("cpu"))
+    like = power_law(2000, 30_000, 700)
+    for a, b in zip(drawn.edge_index, like.edge_index, strict=True):
+        degree_a, degree_b = (torch.bincount(ends, minlength=2000) for ends in (a, b))
+        assert degree_a.sum() == 30_000
+        # As skewed: the hundred largest of both take the same part.
+        top_a, top_b = (degree.topk(100).values.sum() for degree in (degree_a, degree_b))
+        assert abs(int(top_a) - int(top_b)) < 0.03 * int(top_b)
+    assert int(torch.bincount(drawn.edge_index[1]).max()) == 700
+
+
+def test_a_hub_and_its_even_twin_are_as_large():
+    hub, even = bench_graph("tiny_hub"), bench_graph("tiny_even")
+    assert (hub.num_nodes, hub.num_edges) == (even.num_nodes, even.num_edges)
+    assert (hub.graph.max_degree, even.graph.max_degree) == (300, 20)
+    numbers = [RECIPES[name].source.partition(":")[2].split(",") for name in ("hub", "hub_even")]
+    assert numbers[0][:2] == numbers[1][:2] and numbers[0][2] == "228_990"
+
+
+def test_devices_by_name():
+    assert parse_device("cpu") == "cpu"
+    assert Plan(device="cuda:0").is_cuda and not Plan().is_cuda
+    assert available_memory("cpu") > 0
+    with pytest.raises(ValueError, match="bench: device must be a CPU or a CUDA device"):
+        parse_device("abacus")
+    with pytest.raises(ValueError, match="is not there"):
+        parse_device("cuda:63")
