@@ -123,5 +123,5 @@ def marks_table(reports: Sequence[Report]) -> list[str]:
                 "met": NOT_MEASURED if met is None else "yes" if met else "no",
             }
         )
-    head = ["# Marks", "", *dict.fromkeys(report["header"][0] for report in reports), ""]
-    return [*head, *markdown(lines)]
+    machines = [f"{line}\n" for line in dict.fromkeys(r["header"][0] for r in reports)]
+    return ["# Marks", "", *machines, *markdown(lines)]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.gpu.child import parse, short_name
+from gnnkern.bench.graphs import forget_graphs
 from gnnkern.bench.harness import OURS
 from gnnkern.bench.peers import GROUPS
 from gnnkern.bench.results import Report
@@ -120,6 +121,7 @@ def measure(
         left = max(end - time.monotonic(), 0.0)
         share = left * cells[number] / sum(cells[number:])
         reports.append(run(replace(plan, budget=share, commit=commit), command))
+        forget_graphs()
     return reports
 
 

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _BUILD = ("setuptools", "pybind11")
 _PROGRAMS = ("cmake", "ninja")
 
+# Tests run side by side: none starts a pool of compilers of its own.
+_ONE_COMPILER = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 # pytest as it is: the plugins of the project's own settings may be missing.
 _PYTEST = (
     *("-m", "pytest", "-q", "-o", "addopts="),
@@ -133,7 +135,8 @@ def _workers(options: Options) -> int:
 
 
 def _pytest(name: str, options: Options, *arguments: str) -> Command:
-    return Command(name, (sys.executable, *_PYTEST, *arguments), _environment(options))
+    environment = {**_environment(options), **_ONE_COMPILER}
+    return Command(name, (sys.executable, *_PYTEST, *arguments), environment)
 
 
 def _tests(options: Options) -> tuple[Command, ...]:

@@ -151,6 +151,11 @@ def bench_graph(name: str, device: torch.device | str = "cpu") -> BenchGraph:
     return _built(name, str(device))
 
 
+def forget_graphs() -> None:
+    """Free the memory of all graphs that were built."""
+    _built.cache_clear()
+
+
 @lru_cache(_KEPT)
 def _built(name: str, device: str) -> BenchGraph:
     recipe = RECIPES.get(name, _Recipe(name))

@@ -122,6 +122,9 @@ def _measure(
 ) -> str | None:
     """Add a row per direction; return why there is none."""
     graph = bench_graph(cell.graph, plan.device)
+    if plan.is_cuda:
+        # What was compiled for other cells is not needed again.
+        torch.compiler.reset()
     try:
         problem = make_problem(cell.op, graph, cell.width, DTYPES[cell.dtype])
     except ValueError as error:

@@ -34,6 +34,8 @@ class Runner:
     by_row: bool = False
     # The backend of gnnkern that has to run; None: a peer, which must not run gnnkern at all.
     backend: str | None = None
+    # How many graphs torch.compile had made before this was compiled; None: it runs as it comes.
+    graphs_before: int | None = None
 
 
 def compiled(runner: Runner) -> Runner:
@@ -42,10 +44,21 @@ def compiled(runner: Runner) -> Runner:
     Calls of one adapter share their code: without the limit raised, the ninth problem would quietly
     run as it comes.
     """
-    for name in ("recompile_limit", "cache_size_limit"):
-        if hasattr(torch._dynamo.config, name):
-            setattr(torch._dynamo.config, name, _RECOMPILE_LIMIT)
-    return replace(runner, call=torch.compile(runner.call, dynamic=False))
+    # Imported where it is needed, which takes a second.
+    from torch._dynamo import config
+
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        if hasattr(config, name):
+            setattr(config, name, _RECOMPILE_LIMIT)
+    call = torch.compile(runner.call, dynamic=False)
+    return replace(runner, call=call, graphs_before=graphs_compiled())
+
+
+def graphs_compiled() -> int:
+    """How many graphs torch.compile has made in this process."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
 
 
 def sorted_inputs(problem: Problem) -> dict[str, Tensor]:

@@ -5,9 +5,8 @@ import torch
 
 from gnnkern.bench import device_graphs, peers
 from gnnkern.bench.graphs import RECIPES, bench_graph
-from gnnkern.bench.harness import available_memory, bind, check, contenders
+from gnnkern.bench.harness import WrongResult, available_memory, bind, check, contenders
 from gnnkern.bench.problems import make_problem
-from gnnkern.bench.runners import compiled
 from gnnkern.bench.specs import Plan, parse_device, parse_peers
 from gnnkern.data import power_law
 
@@ -44,15 +43,41 @@ def test_peers_are_chosen_by_group():
     assert [c.name for c in everybody] == ["gnnkern", "cusparse", "torch compiled", "pyg compiled"]
 
 
-def test_a_compiled_peer_gives_the_same(monkeypatch):
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda call, **o: compile_(call, backend="eager", **o))
+@pytest.fixture
+def compiled_calls(monkeypatch):
+    """The calls that torch.compile has compiled, without the time that its code generator takes."""
+    compile_, calls = torch.compile, []
+
+    def backend(graph, inputs):
+        return lambda *arguments: (calls.append(graph), graph(*arguments))[1]
+
+    monkeypatch.setattr(torch, "compile", lambda call, **o: compile_(call, backend=backend, **o))
+    torch.compiler.reset()
+    return calls
+
+
+@pytest.mark.parametrize("package", ["torch", "torch_geometric"])
+def test_a_compiled_peer_is_compiled_and_gives_the_same(compiled_calls, package):
+    if peers.absent(package):
+        pytest.skip(peers.absent(package))
     problem = make_problem("edge_softmax", bench_graph("tiny"), 2)
-    (peer,) = (p for p in peers.COMPILED["edge_softmax"] if p.package == "torch")
+    (peer,) = (p for p in peers.COMPILED["edge_softmax"] if p.package == package)
     runner = peer.build(problem)
+    assert runner.inputs is problem.inputs
     for direction in problem.directions:
-        check(problem, runner, bind(problem, runner, direction))
-    assert compiled(runner).inputs is runner.inputs
+        timed = bind(problem, runner, direction)
+        check(problem, runner, timed)
+        before = len(compiled_calls)
+        timed.run()
+        assert len(compiled_calls) > before
+
+
+def test_what_torch_does_not_compile_is_no_compiled_peer(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda call, **options: call)
+    problem = make_problem("edge_softmax", bench_graph("tiny"), 2)
+    runner = peers.COMPILED["edge_softmax"][0].build(problem)
+    with pytest.raises(WrongResult, match="compiled nothing"):
+        check(problem, runner, bind(problem, runner, "forward"))
 
 
 def test_power_law_graphs_are_drawn_on_the_device():
