@@ -71,8 +71,9 @@ def all_stages(options: Options) -> list[Stage]:
         Stage("tests", 30, _tests(options), parallel=_workers(options)),
         Stage(
             "sanitizer",
-            8,
+            10,
             _sanitizers(options),
+            parallel=2,
             cannot=_cannot_sanitize(options),
             matters=not options.rehearses,
         ),
@@ -81,7 +82,8 @@ def all_stages(options: Options) -> list[Stage]:
         _measure("hub", 4, options),
         _measure("compiled", 16, options),
         _measure("more", 12, options),
-        Stage("profiles", 4, (_module("profiles", options, "--seconds", SECONDS),), matters=False),
+        Stage("profiles", 4, (_timed("profiles", options),), matters=False),
+        Stage("tuning", 6, (_timed("tuning", options),), matters=False),
     ]
 
 
@@ -103,6 +105,11 @@ def _module(name: str, options: Options, *more: str) -> Command:
     module = f"bench.gpu.{name}"
     full = (sys.executable, "-m", module, *arguments, *more)
     return Command(name, full, _environment(options))
+
+
+def _timed(name: str, options: Options) -> Command:
+    """One that ends by itself when its time is spent."""
+    return _module(name, options, "--seconds", SECONDS)
 
 
 def _measure(name: str, share: float, options: Options) -> Stage:

@@ -59,7 +59,8 @@ _FORWARD = (
 )
 _FORWARD_CUDA = _FORWARD.partition(" Calls shorter")[0] + (
     " Each call is timed alone by CUDA events, after its warm-up, on an L2 cache that was written "
-    "over outside of the timed part. Peak memory is what torch's allocator handed out."
+    "over outside of the timed part, and with half a millisecond's start for the processor, which "
+    "enqueues it. Peak memory is what torch's allocator handed out."
 )
 _BYTES = (
     "Width of edge_softmax: heads. GB/s: the bytes gathered (E x width x itemsize per gather; what "

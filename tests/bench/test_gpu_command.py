@@ -14,6 +14,8 @@ from bench.gpu.marks import MARKS, NOT_MEASURED, marks_table
 from bench.gpu.runner import SECONDS, Command, Outcome, Stage, exit_code, run_stages
 from bench.gpu.stages import Options, all_stages
 from bench.gpu.tables import tables
+from bench.gpu.tuning import Trial, candidates, table
+from gnnkern._triton.configs import Tiles
 from gnnkern.bench.graphs import RECIPES
 from gnnkern.bench.problems import KINDS
 from gnnkern.bench.results import read
@@ -145,6 +147,7 @@ def test_the_most_important_comes_first():
         "compiled",
         "more",
         "profiles",
+        "tuning",
     ]
 
 
@@ -294,6 +297,22 @@ def test_marks_of_what_was_measured(report):
     )
 
 
+def test_tiles_are_tried_around_those_of_the_rule():
+    rule = Tiles(rows=1, edges=32, columns=64)
+    tried = candidates(rule)
+    assert tried[0] == rule and len(set(tried)) == len(tried) > 5
+    assert {t.columns for t in tried} == {64} and min(t.rows for t in tried) == 1
+    assert max(t.rows * t.edges for t in tried) == 64
+    found = [
+        Trial("sum", rule, 5.0),
+        Trial("sum", tried[1], 4.0),
+        Trial("sum", tried[2], None, "?"),
+    ]
+    lines = [line for line in table(found) if line.startswith("| ")][2:]
+    assert [line.split("|")[-3].strip() for line in lines] == ["4.0", "5.0", "?"]
+    assert "the rule" in lines[1]
+
+
 @pytest.mark.slow
 def test_a_rehearsal_of_everything(tmp_path):
     code = command.main(
@@ -301,7 +320,7 @@ def test_a_rehearsal_of_everything(tmp_path):
     )
     assert code == 0
     made = {path.name for path in tmp_path.iterdir()}
-    assert {"machine.json", "summary.md", "marks.md", "profiles.md", "cpu_probe.json"} <= made
+    assert {"machine.json", "summary.md", "marks.md", "profiles.md", "tuning.md"} <= made
     for stage in ("headline_tiny", "hub_tiny_hub", "compiled_tiny", "more_tiny"):
         assert {f"cpu_{stage}.json", f"cpu_{stage}.md"} <= made
     shutil.rmtree(tmp_path / "cache")
