@@ -18,7 +18,7 @@ def program(name: str, folder: str) -> str:
     """The program of a Python package, or the one that the machine has."""
     try:
         return os.path.join(getattr(import_module(name), folder), name)
-    except ImportError:
+    except (ImportError, AttributeError):
         found = shutil.which(name)
         if found is None:
             raise SystemExit(f"gnnkern: the build needs {name}: pip install {name}") from None

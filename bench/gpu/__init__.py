@@ -20,6 +20,7 @@ Triton's interpreter: a rehearsal.
 | `profiles.md` | where the time of gnnkern's calls went, kernel by kernel |
 | `tuning.md` | how long kernels take with other tiles than those that the rule chooses |
 
-The exit code is 0 where everything ran and passed, 1 where something failed, 3 where nothing failed
-but something was stopped or could not run. `<gpu>` is the name of the device, such as `h200`.
+The exit code is 0 where everything ran and passed, 1 where something failed, 2 where there is no
+GPU to begin with, 3 where nothing failed but something was stopped or could not run. `<gpu>` is the
+name of the device, such as `h200`.
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from bench.gpu.stages import ROOT, Options, all_stages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run every stage; the exit code is that of the package's docstring."""
+    """Run every stage; the exit code is that of the package's docstring, 2 where none can run."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = _parser().parse_args(arguments)
     options = Options(
@@ -26,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command=shlex.join(["python", "-m", "bench.gpu", *arguments]),
     )
     stages = all_stages(options)
+    obstacle = None if options.rehearses else no_gpu()
+    if obstacle is not None:
+        print(f"bench.gpu: {obstacle}; --device cpu rehearses without one", file=sys.stderr)
+        return 2
     names = [stage.name for stage in stages]
     for name in given.stage or ():
         if name not in names:
@@ -39,6 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = exit_code(outcomes)
     _say(f"{time.monotonic() - begin:.0f} s in all, exit code {code}; files in {options.out}")
     return code
+
+
+def no_gpu() -> str | None:
+    """Why nothing can be measured with this Python; None: it sees a GPU, and has what is needed.
+
+    Asked in a process of its own, so that this one holds no device.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{sys.executable} has no {', '.join(missing)}"
+    look = "import torch; print(torch.cuda.is_available(), torch.version.cuda)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    if done.stdout.startswith("True"):
+        return None
+    words = (done.stderr.strip().splitlines() or [""])[-1]
+    version = done.stdout.partition(" ")[2].strip()
+    return words or f"torch (for CUDA {version}) sees no GPU"
+
+
+_NEEDED = ("torch", "triton", "pytest", "numpy")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ def _main() -> None:
     options = parse()
     end = time.monotonic() + options.seconds
     path = options.out / "profiles.md"
-    lines = [f"# Kernels of gnnkern's calls, {_CALLS} calls each"]
+    lines = ["# Kernels of gnnkern's calls, per call"]
     for plan in in_order("headline", options.device, options.out):
         for cell in plan.cells():
             graph = bench_graph(cell.graph, plan.device)
@@ -53,42 +53,45 @@ def _main() -> None:
 
 def profile_of(run: Callable[[], object], device_type: str) -> list[str]:
     """What a call does, as lines of markdown."""
-    wait = torch.cuda.synchronize if device_type == "cuda" else _nothing
-    for _ in range(_WARM_UPS):
+    gpu = device_type == "cuda"
+    wait = torch.cuda.synchronize if gpu else _nothing
+    # Triton's interpreter takes a second for a call.
+    warm_ups, calls = (_WARM_UPS, _CALLS) if gpu else (0, 1)
+    for _ in range(warm_ups):
         run()
     wait()
     hosts = []
-    for _ in range(_CALLS):
+    for _ in range(calls):
         begin = time.perf_counter()
         run()
         hosts.append(time.perf_counter() - begin)
         wait()
     activities = [ProfilerActivity.CPU]
-    if device_type == "cuda":
+    if gpu:
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiler:
-        for _ in range(_CALLS):
+        for _ in range(calls):
             run()
         wait()
-    rows = kernels(profiler.key_averages(), device_type)
+    rows = kernels(profiler.key_averages(), gpu, calls)
     host = f"the processor enqueues a call in {statistics.median(hosts) * 1e6:.0f} µs"
     return [host, "", *(markdown(rows) if rows else ["no kernel was seen"])]
 
 
-def kernels(events: Any, device_type: str) -> list[dict[str, Any]]:
+def kernels(events: Any, gpu: bool, calls: int) -> list[dict[str, Any]]:
     """The kernels that take the most time, per call."""
-    field = "self_device_time_total" if device_type == "cuda" else "self_cpu_time_total"
+    field = "self_device_time_total" if gpu else "self_cpu_time_total"
     timed = [(float(getattr(event, field)), event) for event in events]
     timed = [(total, event) for total, event in timed if total > 0]
-    if device_type == "cuda":
+    if gpu:
         # What the processor does besides has the time of the kernels that it starts.
         timed = [(t, e) for t, e in timed if str(e.device_type).endswith("CUDA")]
     whole = sum(total for total, _ in timed)
     return [
         {
             "kernel": event.key[:90].replace("|", "\\|"),
-            "µs": f"{total / _CALLS:.1f}",
-            "launches": f"{event.count / _CALLS:g}",
+            "µs": f"{total / calls:.1f}",
+            "launches": f"{event.count / calls:g}",
             "part": f"{total / whole:.0%}",
         }
         for total, event in sorted(timed, key=lambda pair: -pair[0])[:_KERNELS]

@@ -160,6 +160,8 @@ def _tests(options: Options) -> tuple[Command, ...]:
     return (
         _pytest("gpu", options, "tests/gpu"),
         *(_pytest(_short(path), options, path) for path in triton),
+        # The last of two expressions counts.
+        _pytest("gpu-big", options, "tests/gpu", "-m", "big"),
         *(_pytest(f"ops-{_short(path)}", options, path, *placed) for path in ops),
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -194,8 +195,19 @@ def test_sanitizers_watch_pytest(monkeypatch):
     assert stage.commands[0].environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
 
 
+def test_without_a_gpu_nothing_begins(tmp_path, capsys, monkeypatch):
+    if command.no_gpu() is None:
+        pytest.skip("there is a GPU")
+    assert command.main(["--out", str(tmp_path / "out")]) == 2
+    assert "sees no GPU; --device cpu rehearses without one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    assert command.no_gpu().endswith("has no torch, triton, pytest, numpy")
+
+
 def test_an_unknown_stage_is_an_error(tmp_path, capsys):
-    assert command.main(["--out", str(tmp_path), "--stage", "lunch"]) == 2
+    arguments = ["--out", str(tmp_path), "--device", "cpu", "--stage", "lunch"]
+    assert command.main(arguments) == 2
     assert "stage must be one of machine, build" in capsys.readouterr().err
 
 
@@ -330,3 +342,12 @@ def test_the_committed_marks_are_those_that_are_asked_for():
     text = (stages.ROOT / "bench" / "results" / "h200" / "marks.md").read_text()
     for mark in MARKS:
         assert f"| {mark.what} |" in text
+
+
+def test_measuring_needs_neither_rich_nor_matplotlib():
+    modules = ", ".join(f"bench.gpu.{name}" for name in ("facts", "probe", "measure", "tables"))
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('rich', 'matplotlib', 'hypothesis'))); "
+        f"import {modules}, bench.gpu.profiles, bench.gpu.tuning"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=stages.ROOT)
