@@ -80,7 +80,7 @@ def all_stages(options: Options) -> list[Stage]:
         Stage("probe", 4, (_module("probe", options),), matters=False),
         _measure("headline", 20, options),
         _measure("hub", 4, options),
-        _measure("compiled", 16, options),
+        _measure("compiled", 22, options),
         _measure("more", 12, options),
         Stage("profiles", 4, (_timed("profiles", options),), matters=False),
         Stage("tuning", 6, (_timed("tuning", options),), matters=False),

@@ -291,35 +291,34 @@ PEERS: dict[str, tuple[Peer, ...]] = {
 }
 
 
-def _compiled(package: str, peer: Peer) -> Peer:
-    label = "torch compiled" if package == "torch" else "pyg compiled"
-    return peer._replace(name=label, compiled=True, devices=_GPU)
+def _compiled(peer: Peer) -> Peer:
+    """The same through torch.compile; the plain path of a library has the library's name alone."""
+    plain = "torch" if peer.package == "torch" else PYG_DEFAULT
+    name = peer.name if peer.name in _NOT_PLAIN else plain
+    return peer._replace(name=f"{name} compiled", compiled=True, devices=_GPU)
 
 
+# The layer counts the loops that it removes, where torch.compile has to break off.
+_NOT_PLAIN = ("pyg loops ready",)
 # On a GPU, where torch.compile makes fewer kernels of these, and as many passes over the edges.
-_BASES = {
-    "spmm": {"torch": "torch scatter_reduce", _PYG: "pyg"},
-    "edge_softmax": {"torch": "torch", _PYG: "pyg"},
-    "gat_attention": {"torch": "torch", _PYG: "pyg"},
-    "gat_layer": {_PYG: "pyg"},
-    "gatv2_attention": {"torch": "torch", _PYG: "pyg"},
-    "gatv2_layer": {_PYG: "pyg"},
-    "dot_attention": {"torch": "torch", _PYG: "pyg"},
-    "transformer_layer": {_PYG: "pyg"},
-    "multi_reduce": {"torch": "torch scatter_reduce", _PYG: "pyg MultiAggregation"},
-    "spmm_messages": {"torch": "torch scatter_reduce", _PYG: "pyg scatter"},
-    "segment_softmax": {"torch": "torch", _PYG: "pyg"},
-    "sddmm": {"torch": "torch gather"},
-    "sddmm_rows": {"torch": "torch gather"},
+_COMPILED_NAMES = {
+    "spmm": ("torch scatter_reduce", "pyg"),
+    "edge_softmax": ("torch", "pyg"),
+    "gat_attention": ("torch", "pyg"),
+    "gat_layer": ("pyg", "pyg loops ready"),
+    "gatv2_attention": ("torch", "pyg"),
+    "gatv2_layer": ("pyg", "pyg loops ready"),
+    "dot_attention": ("torch", "pyg"),
+    "transformer_layer": ("pyg",),
+    "multi_reduce": ("torch scatter_reduce", "pyg MultiAggregation"),
+    "spmm_messages": ("torch scatter_reduce", "pyg scatter"),
+    "segment_softmax": ("torch", "pyg"),
+    "sddmm": ("torch gather",),
+    "sddmm_rows": ("torch gather",),
 }
 COMPILED = {
-    op: tuple(
-        _compiled(package, peer)
-        for package, name in bases.items()
-        for peer in PEERS[op]
-        if peer.package == package and peer.name == name
-    )
-    for op, bases in _BASES.items()
+    op: tuple(_compiled(peer) for peer in PEERS[op] if peer.name in names)
+    for op, names in _COMPILED_NAMES.items()
 }
 # What `Peer.group` may be.
 GROUPS = (*ADAPTERS, *CUDA_ADAPTERS, "torch compiled", f"{_PYG} compiled")

@@ -1,9 +1,12 @@
 """What a GPU changes about a run: its peers, its graphs, its memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gnnkern.bench import device_graphs, peers
+from gnnkern.bench import run as run_module
 from gnnkern.bench.graphs import RECIPES, bench_graph
 from gnnkern.bench.harness import WrongResult, available_memory, bind, check, contenders
 from gnnkern.bench.problems import make_problem
@@ -22,6 +25,16 @@ def test_a_gpu_has_peers_of_its_own():
     assert "cusparse" not in names("spmm", "max", "cuda")
     for op in ("edge_softmax", "gat_layer", "gatv2_layer", "dot_attention", "multi_reduce"):
         assert "pyg compiled" in names(op, "", "cuda")
+
+
+def test_the_layers_are_compiled_with_and_without_their_loops():
+    assert [peer.name for peer in peers.COMPILED["gat_layer"]] == [
+        "pyg compiled",
+        "pyg loops ready compiled",
+    ]
+    for op, compiled in peers.COMPILED.items():
+        of_op = [peer.name for peer in compiled]
+        assert of_op and len(set(of_op)) == len(of_op), op
 
 
 def test_an_absent_library_is_listed(monkeypatch):
@@ -108,3 +121,30 @@ def test_devices_by_name():
         parse_device("abacus")
     with pytest.raises(ValueError, match="is not there"):
         parse_device("cuda:63")
+
+
+def test_a_run_on_a_gpu_is_timed_by_the_clock_of_the_gpu(monkeypatch):
+    class Clock:
+        def peak_bytes(self, call):
+            call()
+            return 5_000_000, 1e-3
+
+        def calls_for(self, call, seconds):
+            return 1, seconds
+
+        def seconds_of(self, call, calls=1):
+            call()
+            return 1e-3
+
+    chosen = []
+    monkeypatch.setattr(Plan, "is_cuda", True)
+    monkeypatch.setattr(run_module, "DeviceClock", lambda device: Clock())
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    plan = Plan(ops=("spmm_sum",), graphs=("tiny",), widths=(4,), packages=("torch", "cusparse"))
+    report = run_module.run(replace(plan, commit="of a copy"), "command", progress=False)
+    assert chosen == ["cpu"] and report["commit"] == "of a copy"
+    assert "cusparse" in report["versions"] and any("CUDA events" in h for h in report["header"])
+    for row in report["cells"]:
+        for result in row["results"].values():
+            told = (result["median_ms"], result["rounds"], result["calls"], result["peak_mb"])
+            assert told == (1.0, 30, 1, 5.0)

@@ -229,14 +229,18 @@ def test_plans_name_what_there_is(stage):
         assert all(graph in RECIPES for graph in plan.graphs)
 
 
-def test_every_plan_has_a_file_of_its_own(tmp_path):
-    made = [
-        plan.json.name
-        for stage in ("headline", "hub", "compiled", "more")
-        for plan in measure.in_order(stage, "cpu", tmp_path)
-    ]
-    assert made[:2] == ["cpu_headline_tiny.json", "cpu_hub_tiny_hub.json"]
-    assert len(set(made)) == len(made)
+def test_every_plan_has_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "short_name", lambda device: "h200")
+    monkeypatch.setattr(measure, "parse_device", lambda device: device)
+    for device in ("cpu", "cuda"):
+        made = [
+            plan.json.name
+            for stage in ("headline", "hub", "compiled", "more")
+            for plan in measure.in_order(stage, device, tmp_path)
+        ]
+        assert len(set(made)) == len(made)
+    assert made[0] == "h200_headline_arxiv_like.json"
+    assert {"h200_compiled_arxiv_like_2.json", "h200_more_arxiv_like_bfloat16.json"} <= set(made)
 
 
 @pytest.mark.parametrize(
