@@ -17,17 +17,30 @@ from gnnkern._triton.configs import ELEMENTS, Tiles, configured, tiles_for
 from gnnkern.bench.graphs import BenchGraph, bench_graph
 from gnnkern.bench.harness import bind
 from gnnkern.bench.ours import build, reasons_against
-from gnnkern.bench.problems import FORWARD, make_problem
+from gnnkern.bench.problems import BACKWARD, FORWARD, make_problem
 from gnnkern.bench.report import markdown
+from gnnkern.bench.specs import OF_HEADS
 from gnnkern.bench.timing import HOST, Clock
 from gnnkern.bench.timing_cuda import DeviceClock
 
-# By family of tiles, an op whose time is that of the family's kernel; its columns are its width.
+
+class Family(NamedTuple):
+    """A family of tiles, and an op whose time is that of its kernel."""
+
+    op: str
+    direction: str = FORWARD
+    per_head: bool = False  # a tile has groups of columns, one for each head
+
+
+# Families that this version does not have are passed over.
 FAMILIES = {
-    "sum": "spmm_sum",
-    "select": "spmm_max",
-    "softmax": "edge_softmax",
-    "edges": "sddmm_add",
+    "sum": Family("spmm_sum"),
+    "select": Family("spmm_max"),
+    "softmax": Family("edge_softmax"),
+    "edges": Family("sddmm_add"),
+    "attention": Family("gat_attention", FORWARD, per_head=True),
+    "attention_backward": Family("gat_attention", BACKWARD, per_head=True),
+    "multi": Family("multi_reduce_pna"),
 }
 _ROUNDS = 15
 _FACTORS = (0.5, 1, 2)
@@ -65,23 +78,23 @@ def trials(
     most: int | None = None,
 ) -> Iterator[Trial]:
     """Time every candidate of every family, at most so many, until the time is spent."""
-    for family, op in FAMILIES.items():
-        problem = make_problem(op, graph, heads if op == "edge_softmax" else width)
+    degree = graph.num_edges / max(graph.num_nodes, 1)
+    for family, (op, direction, per_head) in FAMILIES.items():
+        problem = make_problem(op, graph, heads if op in OF_HEADS else width)
         reasons = reasons_against(problem.op, "triton", device_type=problem.device.type)
         if family not in ELEMENTS or reasons:
             continue
-        run = bind(problem, build(problem, "triton"), FORWARD).run
-        degree = graph.num_edges / max(graph.num_nodes, 1)
-        for tiles in candidates(tiles_for(family, problem.width, degree, False))[:most]:
+        run = bind(problem, build(problem, "triton"), direction).run
+        groups = problem.heads if per_head else 1
+        rule = tiles_for(family, problem.width // groups, degree, False, groups)
+        for tiles in candidates(rule)[:most]:
             if time.monotonic() > end:
                 return
             forced: dict[str, Any] = {family: tiles}
             with configured(**forced):
                 try:
                     run()
-                    samples = sorted(
-                        clock.seconds_of(run) for _ in range(_ROUNDS if not most else 1)
-                    )
+                    samples = sorted(clock.seconds_of(run) for _ in range(rounds))
                 except Exception as error:  # noqa: BLE001  such tiles do not fit
                     reason = (str(error).splitlines() or [""])[0]
                     yield Trial(family, tiles, None, f"{type(error).__name__}: {reason}")
@@ -104,7 +117,8 @@ def table(found: list[Trial]) -> list[str]:
             }
             for trial in sorted(own, key=lambda trial: trial.microseconds or float("inf"))
         ]
-        lines += ["", f"## {family}: {FAMILIES[family]}", "", *markdown(rows)]
+        op, direction, _ = FAMILIES[family]
+        lines += ["", f"## {family}: {op}, {direction}", "", *markdown(rows)]
     return lines
 
 
@@ -116,7 +130,7 @@ def _main() -> None:
     clock: Clock = DeviceClock(graph.device) if gpu else HOST
     found: list[Trial] = []
     width, heads, rounds, most = (128, 4, _ROUNDS, None) if gpu else (4, 1, 1, 2)
-    title = f"# Tiles of Triton's kernels on {graph.name}, forward, median of {rounds}"
+    title = f"# Tiles of Triton's kernels on {graph.name}, medians of {rounds}"
     for trial in trials(graph, width, heads, clock, end, rounds, most):
         found.append(trial)
         replace_file(options.out / "tuning.md", "\n".join([title, *table(found)]) + "\n")
