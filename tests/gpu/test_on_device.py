@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_the_reference(name):
     actual, plain = value_and_gradients(run, (x,)), value_and_gradients(plain_run, (x,))
     exact = value_and_gradients(exact_run, (x.double(),))
     for what, *results in zip(("out", "gradient"), actual, plain, exact, strict=True):
-        terms = max(float(e.abs().max()) for e in exact)
+        terms = max(float(e[e.isfinite()].abs().max()) for e in exact)
         assert_as_good_as_torch(*results, what=what, terms=terms)
 
 
