@@ -14,6 +14,10 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 # Further arguments of pytest for the tests that run in Triton's interpreter
 PYTEST_TRITON_ARGS ?=
+# Of `make gpu`: the folder of its files, its seconds, and further arguments of bench.gpu
+OUT ?= build/gpu
+BUDGET ?= 500
+GPU_ARGS ?=
 
 # Thread pools of torch, MKL and gnnkern: one measure for every machine.
 export OMP_NUM_THREADS ?= 2
@@ -38,7 +42,7 @@ INSTALLED := $(VENV)/installed.stamp
 DEV := $(VENV)/dev.stamp
 
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton bench bench-once sanitize clean
+.PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton bench bench-once sanitize gpu clean
 
 help:
 	@echo "make demo [DATA='a.npz b.npz']   train a GCN and a GAT, compare with plain torch"
@@ -47,6 +51,7 @@ help:
 	@echo "make lint | format | stubs       check the style | apply it | regenerate _C.pyi"
 	@echo "make sanitize [SANITIZE_SHORT=1] op tests under AddressSanitizer and UBSan"
 	@echo "make bench [PYTEST_ARGS=...]     measure every kernel"
+	@echo "make gpu [OUT=DIR BUDGET=500]    on a machine with a GPU: build, tests, benches, tables"
 	@echo "make clean                       remove everything that make made"
 
 # ------------------------------------------------------------------------------ environment
@@ -118,6 +123,10 @@ bench-once: $(DEV) $(BUILT)
 
 bench: $(DEV) $(BUILT)
 	$(PY) -m pytest bench $(PYTEST_ARGS)
+
+# With the Python that is there: nothing is installed, and nothing is fetched.
+gpu:
+	$(PYTHON) -m bench.gpu --out $(OUT) --budget $(BUDGET) $(GPU_ARGS)
 
 # -------------------------------------------------------------------------------- sanitizers
 # A copy of the package with a sanitized `_C`; pytest runs beside it, so that no other copy of

@@ -1,17 +1,19 @@
 """What `gnnkern info` says: the machine, versions, the build, and which backends run and why."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import os
 import platform
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from gnnkern import __version__, _native, backends
 from gnnkern.hardware import Machine, cached_probe, system
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Distribution by what it is for; none is needed to import gnnkern.
 _EXTRAS = {
@@ -56,6 +58,10 @@ def collect() -> dict[str, Any]:
 
 def print_info(facts: dict[str, Any], console: Console) -> None:
     """Print what `collect` returned, for people."""
+    # Not at the top: measuring asks for facts where there may be no rich.
+    from rich import box
+    from rich.table import Table
+
     for section in ("machine", "versions", "build"):
         _print_section(console, section, facts[section])
     extras = {

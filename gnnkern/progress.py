@@ -1,13 +1,17 @@
 """Progress of trainings and measurements: a bar on a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+# The plain lines of `steps_progress` need no rich.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 # Lines per training where the output is not a terminal.
 _PLAIN_LINES = 4
@@ -33,6 +37,15 @@ def training_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
     if not enabled:
         yield lambda epoch: None
         return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield _SparseLines(console, title)
@@ -56,6 +69,9 @@ def training_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
 @contextlib.contextmanager
 def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yield a function of (steps done, all steps, what comes) that shows a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield lambda done, steps, what: None
@@ -100,10 +116,22 @@ class Steps(Protocol):
 @contextlib.contextmanager
 def steps_progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Steps]:
     """Yield what to tell of each step; a line per step stays on standard error."""
-    console = Console(file=sys.stderr, quiet=not enabled)
-    if not console.is_terminal or not enabled:
-        yield _Lines(console, total)
+    if not enabled:
+        yield _Lines(lambda line: None, total)
         return
+    if not sys.stderr.isatty():
+        yield _Lines(lambda line: print(line, file=sys.stderr, flush=True), total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -118,23 +146,25 @@ def steps_progress(title: str, total: int, *, enabled: bool = True) -> Iterator[
 class _Lines:
     """One line per step, once it is done."""
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total = console, total
+    def __init__(self, say: Callable[[str], object], total: int) -> None:
+        self._say, self._total = say, total
         self._step, self._what = 0, ""
 
     def begin(self, what: str) -> None:
         self._step, self._what = self._step + 1, what
 
     def end(self, result: str) -> None:
-        line = f"{self._step}/{self._total} {self._what}: {result}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._say(f"{self._step}/{self._total} {self._what}: {result}")
 
 
 class _Bar(_Lines):
     """The same above a bar."""
 
     def __init__(self, bar: Progress, title: str, total: int) -> None:
-        super().__init__(bar.console, total)
+        super().__init__(
+            lambda line: bar.console.print(line, highlight=False, markup=False, soft_wrap=True),
+            total,
+        )
         self._bar = bar
         self._task = bar.add_task(title, total=total, state="")
 

@@ -1,12 +1,26 @@
 """Settings of every test: two threads, fixed seeds, repeatable property tests."""
 
-import hypothesis
 import pytest
 import torch
 from helpers.checks import poisoned_memory
+from helpers.placement import Placement
 
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
-hypothesis.settings.load_profile("repeatable")
+# Tests on a GPU need no more than pytest.
+try:
+    import hypothesis
+except ImportError:
+    pass
+else:
+    hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+    hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where op tests put their tensors")
+
+
+def pytest_configure(config):
+    Placement.device = torch.device(config.getoption("--device"))
 
 
 @pytest.fixture(autouse=True)

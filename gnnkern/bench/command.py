@@ -30,6 +30,7 @@ from gnnkern.bench.specs import (
     PEER_PACKAGES,
     Plan,
     parse_counts,
+    parse_device,
     parse_dtypes,
     parse_ops,
     parse_peers,
@@ -49,7 +50,7 @@ ops: {", ".join(KINDS)};
 the first words of several name them all (spmm), and so does "all"
 graphs: a recipe ({", ".join(RECIPES)}),
 a generated graph (powerlaw:nodes,edges,max_degree rmat:nodes,edges uniform:nodes,edges
-grid:rows,cols star:leaves), or a file that gnnkern.data.load reads
+hub:nodes,edges,hub_degree grid:rows,cols star:leaves), or a file that gnnkern.data.load reads
 
 examples:
   gnnkern bench                                            {", ".join(DEFAULT_OPS)}
@@ -100,6 +101,7 @@ def add_bench(commands: _Commands) -> None:
         metavar="LIST",
         help=f"some of {', '.join(PEER_PACKAGES)}, or {NO_PEERS}; default: all",
     )
+    add("--device", default="cpu", metavar="DEV", help="cpu or cuda; default: %(default)s")
     add = parser.add_argument_group("how long").add_argument
     plan = Plan()
     add("--threads", type=_positive, default=plan.threads, metavar="N", help="default: %(default)s")
@@ -210,6 +212,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         dtypes=parse_dtypes(options.dtype),
         backend=options.backend,
         packages=None if options.peer is None else parse_peers(options.peer),
+        device=parse_device(options.device),
         threads=options.threads,
         rounds=options.rounds,
         cell_seconds=options.cell_seconds,

@@ -17,10 +17,10 @@ from gnnkern.hardware.cost import Cost, Edges, Times
 _ON_ROWS = ("segment_", "scatter_", "gather_")
 
 
-@lru_cache(maxsize=1)
-def machine() -> Machine:
-    """The machine on the threads that are pinned, measured at first use or read from its file."""
-    return probe()
+@lru_cache(maxsize=2)
+def machine(device: str = "cpu") -> Machine:
+    """The device on the threads that are pinned, measured at first use or read from its file."""
+    return probe(device)
 
 
 def cost(problem: Problem, direction: str) -> Cost:
@@ -52,7 +52,7 @@ def cost(problem: Problem, direction: str) -> Cost:
 
 def limits(problem: Problem, moved: Cost) -> Times:
     """The times that a measured one stands between."""
-    return model.times(moved, machine(), dtype=_first(problem).dtype)
+    return model.times(moved, machine(str(problem.device)), dtype=_first(problem).dtype)
 
 
 def _first(problem: Problem) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnkern import Graph
-from gnnkern.data import load
+from gnnkern.bench.device_graphs import load_on
 
 SORTED = "edges sorted by destination"
 UNSORTED = "edges in random order"
@@ -36,6 +36,18 @@ RECIPES = {
     "powerlaw_10m_unsorted": _Recipe("powerlaw:50_000,10_000_000,23_000", unsorted=True),
     # No hubs and no locality: every gather of a row from beyond the caches.
     "uniform_12m": _Recipe("uniform:500_000,12_000_000"),
+    # Nodes, directed edges and about the largest degree of the graphs they are called after.
+    "arxiv_like": _Recipe("powerlaw:169_343,1_166_243,13_161"),
+    "products_like": _Recipe("powerlaw:2_449_029,123_718_280,17_481"),
+    "reddit_like": _Recipe("powerlaw:232_965,114_615_892,21_657"),
+    "proteins_like": _Recipe("powerlaw:132_534,79_122_504,7_750"),
+    # A quarter of the nodes and edges, where messages of every edge have to fit.
+    "products_quarter": _Recipe("powerlaw:612_257,30_929_570,17_481"),
+    # As many edges, in one row of a hundred thousand times the average or evenly.
+    "hub": _Recipe("hub:200_000,4_000_000,228_990"),
+    "hub_even": _Recipe("hub:200_000,4_000_000,20"),
+    "tiny_hub": _Recipe("hub:40,800,300"),
+    "tiny_even": _Recipe("hub:40,800,20"),
 }
 
 
@@ -47,6 +59,10 @@ class BenchGraph:
     edge_index: Tensor  # [2, E] int64, in the caller's order
     order: str  # what the caller's order is
     graph: Graph = field(repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.graph.device
 
     @property
     def num_nodes(self) -> int:
@@ -120,21 +136,31 @@ class BenchGraph:
         )
 
 
-@lru_cache(_KEPT)
-def bench_graph(name: str) -> BenchGraph:
+def bench_graph(name: str, device: torch.device | str = "cpu") -> BenchGraph:
     """Build a graph with its reverse, so that nothing is sorted later.
 
     Args:
         name: A recipe, or what `gnnkern.data.load` takes: `uniform:1000,8000`, a path to a file.
             Undirected files have every edge in both directions.
+        device: Where it lies, and everything that is measured on it.
 
     Raises:
         FileNotFoundError: It is none of these.
         ValueError: The graph is malformed or bipartite.
     """
+    return _built(name, str(device))
+
+
+def forget_graphs() -> None:
+    """Free the memory of all graphs that were built."""
+    _built.cache_clear()
+
+
+@lru_cache(_KEPT)
+def _built(name: str, device: str) -> BenchGraph:
     recipe = RECIPES.get(name, _Recipe(name))
     try:
-        data = load(recipe.source)
+        data = load_on(recipe.source, torch.device(device))
     except FileNotFoundError as error:
         known = ", ".join(RECIPES)
         raise FileNotFoundError(f"bench: no graph {name!r}: not one of {known}; {error}") from None
@@ -145,8 +171,9 @@ def bench_graph(name: str) -> BenchGraph:
         )
     edge_index, order = data.edge_index, SORTED
     if recipe.unsorted:
-        generator = torch.Generator().manual_seed(0)
-        edge_index = edge_index[:, torch.randperm(data.num_edges, generator=generator)]
+        generator = torch.Generator(edge_index.device).manual_seed(0)
+        order_of = torch.randperm(data.num_edges, generator=generator, device=edge_index.device)
+        edge_index = edge_index[:, order_of]
         order = UNSORTED
     elif (edge_index[1].diff() < 0).any():
         order = AS_IT_COMES

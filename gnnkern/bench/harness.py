@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gnnkern.bench import ours
 from gnnkern.bench.peers import Peer, absent, peers
 from gnnkern.bench.problems import Problem
-from gnnkern.bench.runners import Runner
+from gnnkern.bench.runners import Runner, graphs_compiled
 from gnnkern.memory import give_back_freed_memory, keep_freed_memory
 
 THREADS = 2
@@ -51,7 +51,9 @@ class Contender:
             needed = self.peer.bytes_needed(problem, direction)
         else:
             assert self.backend is not None
-            reasons = ours.reasons_against(problem.op, self.backend, problem.dtype)
+            reasons = ours.reasons_against(
+                problem.op, self.backend, problem.dtype, problem.device.type
+            )
             reason = "; ".join(reasons) or None
             rows = ours.REFERENCE_EDGE_ROWS[bool(problem.directions[direction])]
             elements = problem.graph.num_edges * problem.width
@@ -76,6 +78,7 @@ def contenders(
     backend: str = "auto",
     packages: Collection[str] | None = None,
     dtype: torch.dtype = torch.float32,
+    device_type: str = "cpu",
 ) -> list[Contender]:
     """Gnnkern first, then its peers, present or absent.
 
@@ -83,17 +86,19 @@ def contenders(
         op: The public op, or a layer.
         reduce: Its reduction; peers that lack it are left out.
         backend: "auto" is the best that runs here, "all" is each in a column of its own.
-        packages: The packages of the peers; None is every one.
+        packages: The packages of the peers (`Peer.group`); None is every one.
         dtype: Of the inputs.
+        device_type: Where they lie; peers that do not run there are left out.
     """
     if backend == "all":
         mine = [Contender(f"{OURS} {i.backend}", i.backend) for i in ours.table(op)]
     else:
-        mine = [Contender(OURS, ours.best_backend(op, dtype) if backend == "auto" else backend)]
+        best = ours.best_backend(op, dtype, device_type) if backend == "auto" else backend
+        mine = [Contender(OURS, best)]
     return mine + [
         Contender(peer.name, peer=peer)
-        for peer in peers(op, reduce)
-        if packages is None or peer.package in packages
+        for peer in peers(op, reduce, device_type)
+        if packages is None or peer.group in packages
     ]
 
 
@@ -108,8 +113,11 @@ def steady_process(threads: int = THREADS) -> None:
     keep_freed_memory()
 
 
-def available_memory() -> float:
+def available_memory(device: torch.device | str = "cpu") -> float:
     """Bytes that can be had now, of which an estimate may use nine tenths."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        return 0.9 * torch.cuda.mem_get_info(device)[0]
     give_back_freed_memory()
     try:
         with open("/proc/meminfo") as lines:
@@ -202,14 +210,21 @@ def check(problem: Problem, runner: Runner, timed: Timed) -> float:
     """Compare with float64 and assert which backend ran; return the largest relative error.
 
     Raises:
-        WrongResult: a value or a gradient is wrong, or another backend ran than was asked for.
+        WrongResult: a value or a gradient is wrong, another backend ran than was asked for, or
+            nothing was compiled where it should be.
     """
     exact = problem.exact
-    with _Backends() as backends:
+    if runner.graphs_before is None:
+        with _Backends() as backends:
+            results = timed.results(exact.upstream)
+        expected = set() if runner.backend in (None, "reference") else {runner.backend}
+        if backends.seen != expected:
+            raise WrongResult(f"ran on {sorted(backends.seen)}, asked for {runner.backend}")
+    else:
+        # torch.compile gives a function up for good that it first sees inside of a dispatch mode.
         results = timed.results(exact.upstream)
-    expected = set() if runner.backend in (None, "reference") else {runner.backend}
-    if backends.seen != expected:
-        raise WrongResult(f"ran on {sorted(backends.seen)}, asked for {runner.backend}")
+        if graphs_compiled() <= runner.graphs_before:
+            raise WrongResult("torch.compile has compiled nothing of it")
     largest = 0.0
     for name, result in results.items():
         actual = problem.part(name, _by_caller(problem, runner, name, result))

@@ -38,15 +38,15 @@ def limits_of(problem: Problem, direction: str) -> Limits:
             "T_compute": least.compute_s,
         },
         least.floor_s,
-        costs.machine().copy_bandwidth(),
+        costs.machine(str(problem.device)).copy_bandwidth(),
     )
 
 
-def machine_limits() -> dict[str, Any]:
+def machine_limits(device: str) -> dict[str, Any]:
     """What the probe measured, as a field of a file of results."""
-    return {"probe": costs.machine().to_dict()}
+    return {"probe": costs.machine(device).to_dict()}
 
 
-def memory_line(widths: Sequence[int]) -> str:
+def memory_line(widths: Sequence[int], device: str) -> str:
     """What it measured of memory, for float32 rows of these widths, as a line for people."""
-    return report.memory_line(costs.machine(), [_FLOAT32 * width for width in widths])
+    return report.memory_line(costs.machine(device), [_FLOAT32 * width for width in widths])

@@ -37,15 +37,17 @@ def table(op: str) -> tuple[Implementation, ...]:
     return implementations()[PUBLIC.get(op, op)]
 
 
-def best_backend(op: str, dtype: torch.dtype = torch.float32) -> str:
+def best_backend(op: str, dtype: torch.dtype = torch.float32, device_type: str = "cpu") -> str:
     """The backend that a call without `backend=` takes here."""
-    query = Query("cpu", dtype)
+    query = Query(device_type, dtype)
     return next(i.backend for i in table(op) if not i.unsupported(query))
 
 
-def reasons_against(op: str, backend: str, dtype: torch.dtype = torch.float32) -> list[str]:
+def reasons_against(
+    op: str, backend: str, dtype: torch.dtype = torch.float32, device_type: str = "cpu"
+) -> list[str]:
     """Why a backend cannot run here; empty: it can."""
-    query = Query("cpu", dtype)
+    query = Query(device_type, dtype)
     missing = [f"{op} has no backend {backend!r}"]
     return next((i.unsupported(query) for i in table(op) if i.backend == backend), missing)
 

@@ -48,7 +48,7 @@ def _csr_inputs(problem: Problem, dtype: torch.dtype) -> tuple[dict[str, Tensor]
     if problem.weighted:
         weight = _csr(graph, graph.by_row(problem.inputs["weight"]), dtype)
         return {"x": problem.inputs["x"], "weight": weight}, None
-    ones = torch.ones(graph.num_edges, dtype=problem.dtype)
+    ones = torch.ones(graph.num_edges, dtype=problem.dtype, device=graph.device)
     return {"x": problem.inputs["x"]}, _csr(graph, ones, dtype)
 
 
@@ -98,7 +98,9 @@ def spmm_scatter_reduce(problem: Problem) -> Runner:
 
 
 def sddmm_sampled(problem: Problem) -> Runner:
-    pattern = _csr(problem.graph, torch.zeros(problem.graph.num_edges, dtype=problem.dtype))
+    graph = problem.graph
+    zeros = torch.zeros(graph.num_edges, dtype=problem.dtype, device=graph.device)
+    pattern = _csr(graph, zeros)
 
     def call(x_dst: Tensor, x_src: Tensor) -> Tensor:
         sampled: Tensor = torch.sparse.sampled_addmm(pattern, x_dst, x_src.t())

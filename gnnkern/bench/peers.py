@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import torch
 
+from gnnkern.bench import cusparse
 from gnnkern.bench.problems import Problem
-from gnnkern.bench.runners import Runner
+from gnnkern.bench.runners import Runner, compiled
 
 ADAPTERS = {
     "torch": "gnnkern.bench.peer_torch",
@@ -30,9 +31,12 @@ ADAPTERS = {
     "torch_sparse": "gnnkern.bench.peer_torch_sparse",
     "dgl": "gnnkern.bench.peer_dgl",
 }
+# On a GPU, besides those.
+CUDA_ADAPTERS = {"cusparse": "gnnkern.bench.peer_cusparse"}
 
-# What the command line calls a package, where that is not its name.
-NAMES = {"torch_geometric": "pyg"}
+# What the command line calls a group of peers, where that is not the name of the package.
+NAMES = {"torch_geometric": "pyg", "torch_geometric compiled": "pyg-compiled"}
+NAMES["torch compiled"] = "torch-compiled"
 
 # The column of PyG as it comes, without a form of the edges that has to be asked for.
 PYG_DEFAULT = "pyg"
@@ -51,12 +55,19 @@ class Peer(NamedTuple):
     # where E is large; a reduction that is not named takes nothing of that size.
     edge_rows: EdgeRows = NOTHING
     reduces: tuple[str, ...] = ("sum", "mean", "max", "dot", "")
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    compiled: bool = False  # through torch.compile
+
+    @property
+    def group(self) -> str:
+        """What is chosen together: a package, as it comes or compiled."""
+        return f"{self.package} compiled" if self.compiled else self.package
 
     def build(self, problem: Problem) -> Runner:
         """Bind the peer to a problem."""
-        module = importlib.import_module(ADAPTERS[self.package])
+        module = importlib.import_module({**ADAPTERS, **CUDA_ADAPTERS}[self.package])
         runner: Runner = getattr(module, self.adapter)(problem)
-        return runner
+        return compiled(runner) if self.compiled else runner
 
     def bytes_needed(self, problem: Problem, direction: str) -> float:
         """An estimate of the memory that a call takes beside its inputs and its result."""
@@ -73,7 +84,10 @@ def absent(package: str) -> str | None:
     try:
         if package == "dgl":
             _let_dgl_import()
-        importlib.import_module(package)
+        if package == "cusparse":
+            cusparse.load()
+        else:
+            importlib.import_module(package)
     except Exception as error:  # noqa: BLE001  a broken build may raise anything
         return f"{package} is absent: {type(error).__name__}: {error}"
     return None
@@ -94,14 +108,18 @@ def _let_dgl_import() -> None:
             sys.modules.setdefault("dgl.graphbolt", ModuleType("dgl.graphbolt"))
 
 
-def versions() -> dict[str, str]:
+def versions(device_type: str = "cpu") -> dict[str, str]:
     """The version of every peer's package, or why it is absent."""
-    return {package: absent(package) or importlib.metadata.version(package) for package in ADAPTERS}
+    found = {p: absent(p) or importlib.metadata.version(p) for p in ADAPTERS}
+    if device_type == "cuda":
+        found["cusparse"] = absent("cusparse") or cusparse.version()
+    return found
 
 
-def peers(op: str, reduce: str) -> tuple[Peer, ...]:
+def peers(op: str, reduce: str, device_type: str = "cpu") -> tuple[Peer, ...]:
     """The peers that have an op and a reduction, present or absent, in the order of columns."""
-    return tuple(peer for peer in PEERS[op] if reduce in peer.reduces)
+    known = PEERS[op] + (COMPILED.get(op, ()) if device_type == "cuda" else ())
+    return tuple(p for p in known if reduce in p.reduces and device_type in p.devices)
 
 
 _PYG = "torch_geometric"
@@ -109,6 +127,7 @@ _SCATTER = "torch_scatter"
 _TORCH_SPARSE = "torch_sparse"
 _DGL = "dgl"
 _SUM = ("sum",)
+_GPU = ("cuda",)
 
 # One message per edge, summed; torch's own maximum compares and divides them in its gradient.
 _MESSAGES: EdgeRows = {"sum": (2.3, 2.5, 4.5), "mean": (1.5, 1.6), "max": (1.5, 1.8)}
@@ -139,7 +158,8 @@ _ON_EDGES = ("add", "dot")
 PEERS: dict[str, tuple[Peer, ...]] = {
     "spmm": (
         Peer("torch csr", "torch", "spmm_csr", _SPARSE, _SUM),
-        Peer("torch csr reduce", "torch", "spmm_csr_reduce", _SPARSE),
+        Peer("torch csr reduce", "torch", "spmm_csr_reduce", _SPARSE, devices=("cpu",)),
+        Peer("cusparse", "cusparse", "spmm", NOTHING, _SUM, devices=_GPU),
         Peer("torch index_add", "torch", "spmm_index_add", _MESSAGES, _SUM),
         Peer("torch scatter_reduce", "torch", "spmm_scatter_reduce", _MESSAGES_TORCH),
         Peer("pyg", _PYG, "spmm", _MESSAGES_TORCH),
@@ -269,3 +289,36 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         Peer("torch_scatter scatter", _SCATTER, "scatter_std", _STATISTICS),
     ),
 }
+
+
+def _compiled(peer: Peer) -> Peer:
+    """The same through torch.compile; the plain path of a library has the library's name alone."""
+    plain = "torch" if peer.package == "torch" else PYG_DEFAULT
+    name = peer.name if peer.name in _NOT_PLAIN else plain
+    return peer._replace(name=f"{name} compiled", compiled=True, devices=_GPU)
+
+
+# The layer counts the loops that it removes, where torch.compile has to break off.
+_NOT_PLAIN = ("pyg loops ready",)
+# On a GPU, where torch.compile makes fewer kernels of these, and as many passes over the edges.
+_COMPILED_NAMES = {
+    "spmm": ("torch scatter_reduce", "pyg"),
+    "edge_softmax": ("torch", "pyg"),
+    "gat_attention": ("torch", "pyg"),
+    "gat_layer": ("pyg", "pyg loops ready"),
+    "gatv2_attention": ("torch", "pyg"),
+    "gatv2_layer": ("pyg", "pyg loops ready"),
+    "dot_attention": ("torch", "pyg"),
+    "transformer_layer": ("pyg",),
+    "multi_reduce": ("torch scatter_reduce", "pyg MultiAggregation"),
+    "spmm_messages": ("torch scatter_reduce", "pyg scatter"),
+    "segment_softmax": ("torch", "pyg"),
+    "sddmm": ("torch gather",),
+    "sddmm_rows": ("torch gather",),
+}
+COMPILED = {
+    op: tuple(_compiled(peer) for peer in PEERS[op] if peer.name in names)
+    for op, names in _COMPILED_NAMES.items()
+}
+# What `Peer.group` may be.
+GROUPS = (*ADAPTERS, *CUDA_ADAPTERS, "torch compiled", f"{_PYG} compiled")

@@ -28,6 +28,7 @@ _HUES = {
     "torch_scatter": ("#276419", "#7fbc41"),
     "torch_sparse": ("#7a4a9c",),
     "dgl": ("#4d4d4d",),
+    "cusparse": ("#b8860b",),
 }
 _OTHER = ("#878787",)
 _MARKERS = {OURS: "o", "torch": "s", "pyg": "^", "torch_scatter": "D", "torch_sparse": "v"}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gnnkern import Graph
 from gnnkern.bench.graphs import BenchGraph
+from gnnkern.bench.values import normal, permuted, rows_of
 from gnnkern.reference.edge_softmax import edge_softmax_reference
 from gnnkern.reference.gat_attention import gat_attention_reference
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
@@ -65,6 +66,10 @@ class Problem:
     dtype: torch.dtype = torch.float32  # of every floating input
 
     @property
+    def device(self) -> torch.device:
+        return self.graph.device
+
+    @property
     def weighted(self) -> bool:
         return "weight" in self.inputs
 
@@ -76,7 +81,7 @@ class Problem:
     @cached_property
     def upstream(self) -> Tensor:
         """The gradient of the output, the same for all."""
-        return normal(*self.out_shape, seed=99).to(self.dtype)
+        return normal(self.graph, *self.out_shape, seed=99).to(self.dtype)
 
     @cached_property
     def exact(self) -> Exact:
@@ -124,32 +129,6 @@ def make_problem(
     return replace(problem, inputs=inputs, dtype=dtype)
 
 
-# -- values ----------------------------------------------------------------------------------------
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def distinct(rows: int, width: int) -> Tensor:  # [rows, width]
-    """Values in (-2, 2) that never repeat in a column: a maximum has one winner in any precision.
-
-    A bijection of the row's number on as many bits as it needs, at most the 24 that float32 holds.
-    None is 0, which the gradient of torch's amax takes for the value that its result started from.
-    """
-    bits = max((max(rows, 2) - 1).bit_length(), 4)
-    assert bits <= 24, "more rows than distinct float32 values"
-    mask = (1 << bits) - 1
-    row = torch.arange(rows)
-    x = torch.empty(rows, width)
-    for column in range(width):
-        mixed = (row * (2 * column + 0x9E3779B1) + 77 * column) & mask
-        mixed = mixed ^ (mixed >> (bits // 2))
-        mixed = (mixed * 0x85EBCA6B) & mask
-        x[:, column] = ((mixed - (1 << (bits - 1))).float() + 0.5) * 2.0 ** (2 - bits)
-    return x
-
-
 def compared_step(rows: int, width: int) -> int:
     """The stride of compared columns: from the first to (nearly) the last."""
     return 1 if rows * width <= _COMPARE_ALL else max((width - 1) // (_COLUMNS - 1), 1)
@@ -165,10 +144,10 @@ def _columns(names: tuple[str, ...], step: int) -> Callable[[str, Tensor], Tenso
 def _spmm(kind: str, graph: BenchGraph, width: int) -> Problem:
     reduce = "sum" if kind == "spmm_weighted" else kind.removeprefix("spmm_")
     shape = (graph.num_nodes, width)
-    inputs = {"x": distinct(*shape) if reduce == "max" else normal(*shape, seed=1)}
+    inputs = {"x": rows_of(graph, *shape, reduce)}
     directions: dict[str, tuple[str, ...]] = {FORWARD: (), BACKWARD: ("x",)}
     if kind == "spmm_weighted":
-        inputs["weight"] = normal(graph.num_edges, seed=2)
+        inputs["weight"] = normal(graph, graph.num_edges, seed=2)
         directions[BACKWARD_WEIGHT] = ("x", "weight")
     return Problem(
         kind,
@@ -198,7 +177,10 @@ def _sddmm(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x_dst": normal(*shape, seed=1), "x_src": normal(*shape, seed=2)},
+        {
+            "x_dst": normal(graph, *shape, seed=1),
+            "x_src": normal(graph, *shape, seed=2),
+        },
         {FORWARD: (), BACKWARD: ("x_dst", "x_src")},
         frozenset({"out"}),
         (graph.num_edges,),
@@ -216,7 +198,7 @@ def _edge_softmax(kind: str, graph: BenchGraph, heads: int) -> Problem:
         graph,
         heads,
         heads,
-        {"score": normal(*shape, seed=1)},
+        {"score": normal(graph, *shape, seed=1)},
         {FORWARD: (), BACKWARD: ("score",)},
         frozenset({"score", "out"}),
         shape,
@@ -240,9 +222,9 @@ def _gat_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
         width,
         HEADS,
         {
-            "x": normal(*shape, seed=1),
-            "score_src": normal(*shape[:2], seed=2),
-            "score_dst": normal(*shape[:2], seed=3),
+            "x": normal(graph, *shape, seed=1),
+            "score_src": normal(graph, *shape[:2], seed=2),
+            "score_dst": normal(graph, *shape[:2], seed=3),
         },
         {FORWARD: (), BACKWARD: ("x", "score_src", "score_dst")},
         frozenset(),
@@ -279,11 +261,11 @@ def _gat_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
         return gat_attention_reference(g, h, *scores, None, NEGATIVE_SLOPE, 0.0, None) + t["bias"]
 
     inputs = {
-        "x": normal(graph.num_nodes, width, seed=1),
-        "lin.weight": normal(width, width, seed=2) / math.sqrt(width),
-        "att_src": normal(1, HEADS, depth, seed=3) / math.sqrt(depth),
-        "att_dst": normal(1, HEADS, depth, seed=4) / math.sqrt(depth),
-        "bias": normal(width, seed=5),
+        "x": normal(graph, graph.num_nodes, width, seed=1),
+        "lin.weight": normal(graph, width, width, seed=2) / math.sqrt(width),
+        "att_src": normal(graph, 1, HEADS, depth, seed=3) / math.sqrt(depth),
+        "att_dst": normal(graph, 1, HEADS, depth, seed=4) / math.sqrt(depth),
+        "bias": normal(graph, width, seed=5),
     }
     return Problem(
         kind,
@@ -332,7 +314,7 @@ def _segment(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": distinct(*shape) if reduce == "max" else normal(*shape, seed=1)},
+        {"x": rows_of(graph, *shape, reduce)},
         {FORWARD: (), BACKWARD: ("x",)},
         # Rows are in segments for everybody: no order to translate.
         frozenset(),
@@ -345,8 +327,7 @@ def _segment(kind: str, graph: BenchGraph, width: int) -> Problem:
 def _scatter(kind: str, graph: BenchGraph, width: int) -> Problem:
     reduce = kind.removeprefix("scatter_")
     shape = (graph.num_edges, width)
-    generator = torch.Generator().manual_seed(3)
-    index = graph.dst[torch.randperm(graph.num_edges, generator=generator)]
+    index = permuted(graph.dst, seed=3)
     return Problem(
         kind,
         "scatter_reduce",
@@ -354,7 +335,7 @@ def _scatter(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": distinct(*shape) if reduce == "max" else normal(*shape, seed=1)},
+        {"x": rows_of(graph, *shape, reduce)},
         {FORWARD: (), BACKWARD: ("x",)},
         frozenset(),
         (graph.num_nodes, width),

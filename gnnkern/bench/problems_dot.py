@@ -9,14 +9,8 @@ import torch
 from torch import Tensor
 
 from gnnkern.bench.graphs import BenchGraph
-from gnnkern.bench.problems import (
-    BACKWARD,
-    FORWARD,
-    HEADS,
-    Problem,
-    attention_part,
-    normal,
-)
+from gnnkern.bench.problems import BACKWARD, FORWARD, HEADS, Problem, attention_part
+from gnnkern.bench.values import normal
 from gnnkern.reference.dot_attention import dot_attention_reference
 
 _MAPS = ("query", "key", "value", "skip")
@@ -36,7 +30,7 @@ def dot_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
         # Scores need every column of a head.
         return value[:, heads, ::step] if name in ("value", "out") else value[:, heads]
 
-    inputs = {name: normal(*shape, seed=i) for i, name in enumerate(_MAPS[:3], 1)}
+    inputs = {name: normal(graph, *shape, seed=i) for i, name in enumerate(_MAPS[:3], 1)}
     return Problem(
         kind,
         "dot_attention",
@@ -75,10 +69,10 @@ def transformer_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
         )  # [N, H, D]
         return _attend(graph, query, key, value) + skip
 
-    inputs = {"x": normal(graph.num_nodes, width, seed=1)}
+    inputs = {"x": normal(graph, graph.num_nodes, width, seed=1)}
     for i, name in enumerate(_MAPS, 1):
-        inputs[f"lin_{name}.weight"] = normal(width, width, seed=2 * i) / math.sqrt(width)
-        inputs[f"lin_{name}.bias"] = normal(width, seed=2 * i + 1)
+        inputs[f"lin_{name}.weight"] = normal(graph, width, width, seed=2 * i) / math.sqrt(width)
+        inputs[f"lin_{name}.bias"] = normal(graph, width, seed=2 * i + 1)
     # A bias of the keys moves every score of a softmax alike: its gradient is 0, and rounding.
     wanted = tuple(name for name in inputs if name != "lin_key.bias")
     return Problem(

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 from gnnkern.bench.graphs import BenchGraph
-from gnnkern.bench.problems import (
-    BACKWARD,
-    FORWARD,
-    HEADS,
-    NEGATIVE_SLOPE,
-    Problem,
-    attention_part,
-    normal,
-)
+from gnnkern.bench.problems import BACKWARD, FORWARD, HEADS, NEGATIVE_SLOPE, Problem, attention_part
+from gnnkern.bench.values import normal
 from gnnkern.reference.gatv2_attention import gatv2_attention_reference
 
 # The linear maps of the layer, by their names in its `state_dict`.
@@ -29,9 +22,9 @@ def gatv2_attention(kind: str, graph: BenchGraph, width: int) -> Problem:
     shape = (graph.num_nodes, HEADS, width // HEADS)
     heads, _ = attention_part(graph, width)
     inputs = {
-        "x_src": normal(*shape, seed=1),
-        "x_dst": normal(*shape, seed=2),
-        "att": normal(*shape[1:], seed=3) / math.sqrt(shape[2]),
+        "x_src": normal(graph, *shape, seed=1),
+        "x_dst": normal(graph, *shape, seed=2),
+        "att": normal(graph, *shape[1:], seed=3) / math.sqrt(shape[2]),
     }
 
     def part(name: str, value: Tensor) -> Tensor:
@@ -82,12 +75,12 @@ def gatv2_layer(kind: str, graph: BenchGraph, width: int) -> Problem:
             + (t["bias"])
         )
 
-    inputs = {"x": normal(graph.num_nodes, width, seed=1)}
+    inputs = {"x": normal(graph, graph.num_nodes, width, seed=1)}
     for seed, name in enumerate(_LINEARS, start=2):
         shape = (width, width) if name.endswith(".weight") else (width,)
-        inputs[name] = normal(*shape, seed=seed) / math.sqrt(width)
-    inputs["att"] = normal(1, HEADS, depth, seed=6) / math.sqrt(depth)
-    inputs["bias"] = normal(width, seed=7)
+        inputs[name] = normal(graph, *shape, seed=seed) / math.sqrt(width)
+    inputs["att"] = normal(graph, 1, HEADS, depth, seed=6) / math.sqrt(depth)
+    inputs["bias"] = normal(graph, width, seed=7)
     return Problem(
         kind,
         "gatv2_layer",

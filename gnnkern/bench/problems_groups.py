@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from gnnkern.bench.graphs import BenchGraph
-from gnnkern.bench.problems import BACKWARD, FORWARD, Problem, _columns, compared_step, normal
+from gnnkern.bench.problems import BACKWARD, FORWARD, Problem, _columns, compared_step
+from gnnkern.bench.values import normal, permuted
 from gnnkern.reference.scatter_logsumexp import scatter_logsumexp_reference
 from gnnkern.reference.scatter_std import scatter_std_reference
 from gnnkern.reference.segment_logsumexp import segment_logsumexp_reference
@@ -15,8 +15,7 @@ from gnnkern.reference.segment_logsumexp import segment_logsumexp_reference
 def group_statistics(kind: str, graph: BenchGraph, width: int) -> Problem:
     """A row per edge and group per node; with a self loop each, since peers differ on no rows."""
     graph = graph.with_loops
-    generator = torch.Generator().manual_seed(3)
-    index = graph.dst[torch.randperm(graph.num_edges, generator=generator)]
+    index = permuted(graph.dst, seed=3)
 
     def reference(x: Tensor) -> Tensor:
         if kind == "segment_logsumexp":
@@ -32,7 +31,7 @@ def group_statistics(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": normal(graph.num_edges, width, seed=1)},
+        {"x": normal(graph, graph.num_edges, width, seed=1)},
         {FORWARD: (), BACKWARD: ("x",)},
         frozenset(),
         (graph.num_nodes, width),

@@ -10,15 +10,8 @@ from torch import Tensor
 
 from gnnkern import Graph
 from gnnkern.bench.graphs import BenchGraph
-from gnnkern.bench.problems import (
-    BACKWARD,
-    BACKWARD_WEIGHT,
-    FORWARD,
-    HEADS,
-    Problem,
-    compared_step,
-    distinct,
-)
+from gnnkern.bench.problems import BACKWARD, BACKWARD_WEIGHT, FORWARD, HEADS, Problem, compared_step
+from gnnkern.bench.values import distinct, normal
 from gnnkern.reference.sddmm import sddmm_reference
 from gnnkern.reference.spmm import spmm_reference
 
@@ -51,7 +44,10 @@ def messages(kind: str, graph: BenchGraph, width: int) -> Problem:
     if reduce == "max":
         x, weight = _distinct_sums(graph, width)
     else:
-        x, weight = _normal(nodes, width, seed=1), _normal(edges, width, seed=2)
+        x, weight = (
+            normal(graph, nodes, width, seed=1),
+            normal(graph, edges, width, seed=2),
+        )
     inputs = {"weight": weight} if op is None else {"x": x, "weight": weight}
     directions: dict[str, tuple[str, ...]] = {FORWARD: ()}
     if op is None:
@@ -75,10 +71,6 @@ def messages(kind: str, graph: BenchGraph, width: int) -> Problem:
     )
 
 
-def _normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def _distinct_sums(graph: BenchGraph, width: int) -> tuple[Tensor, Tensor]:
     """An x and an edge tensor whose sums are exact, and no two of a column alike.
 
@@ -87,9 +79,10 @@ def _distinct_sums(graph: BenchGraph, width: int) -> tuple[Tensor, Tensor]:
     """
     bits = max((graph.num_edges - 1).bit_length(), 4)
     levels = max(min(8, 2 ** (24 - bits)), 1)
-    weight = distinct(graph.num_edges, width) / 8
-    generator = torch.Generator().manual_seed(1)
-    level = torch.randint(levels, (graph.num_nodes, width), generator=generator)
+    weight = distinct(graph, graph.num_edges, width) / 8
+    generator = torch.Generator(graph.device).manual_seed(1)
+    shape = (graph.num_nodes, width)
+    level = torch.randint(levels, shape, generator=generator, device=graph.device)
     return (level - (levels - 1) / 2) / 2, weight
 
 
@@ -111,7 +104,10 @@ def on_edges(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         heads,
-        {"x_dst": _normal(*shape, seed=1), "x_src": _normal(*shape, seed=2)},
+        {
+            "x_dst": normal(graph, *shape, seed=1),
+            "x_src": normal(graph, *shape, seed=2),
+        },
         {FORWARD: (), BACKWARD: ("x_dst", "x_src")},
         frozenset({"out"}),
         (edges, width if op == "add" else heads),

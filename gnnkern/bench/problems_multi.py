@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from gnnkern.bench.graphs import BenchGraph
-from gnnkern.bench.problems import BACKWARD, FORWARD, Problem, compared_step, distinct
+from gnnkern.bench.problems import BACKWARD, FORWARD, Problem, compared_step
+from gnnkern.bench.values import distinct
 from gnnkern.reference.multi_reduce import multi_reduce_reference
 
 PNA = ("mean", "min", "max", "std")
@@ -32,7 +33,7 @@ def multi_reduce(kind: str, graph: BenchGraph, width: int) -> Problem:
         graph,
         width,
         1,
-        {"x": distinct(graph.num_nodes, width)},
+        {"x": distinct(graph, graph.num_nodes, width)},
         {FORWARD: (), BACKWARD: ("x",)},
         frozenset(),
         (graph.num_nodes, len(PNA), width),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from gnnkern.bench.graphs import BenchGraph
-from gnnkern.bench.problems import BACKWARD, FORWARD, Problem, normal
+from gnnkern.bench.problems import BACKWARD, FORWARD, Problem
+from gnnkern.bench.values import normal
 from gnnkern.reference.gather_matmul import gather_matmul_reference
 from gnnkern.reference.segment_matmul import segment_matmul_reference
 
@@ -17,8 +18,9 @@ def typed_matmul(kind: str, graph: BenchGraph, width: int) -> Problem:
     """
     op, _, count = kind.rpartition("_")
     num_types = int(count)
-    generator = torch.Generator().manual_seed(5)
-    uniform = torch.rand(graph.num_nodes, generator=generator)
+    device = graph.device
+    generator = torch.Generator(device).manual_seed(5)
+    uniform = torch.rand(graph.num_nodes, generator=generator, device=device)
     types = (uniform.square() * num_types).long()  # [N]
     in_order = op == "segment_matmul"
     if in_order:
@@ -31,8 +33,8 @@ def typed_matmul(kind: str, graph: BenchGraph, width: int) -> Problem:
         width,
         1,
         {
-            "x": normal(graph.num_nodes, width, seed=1),
-            "weight": normal(num_types, width, width, seed=2) / width**0.5,
+            "x": normal(graph, graph.num_nodes, width, seed=1),
+            "weight": normal(graph, num_types, width, width, seed=2) / width**0.5,
         },
         {FORWARD: (), BACKWARD: ("x", "weight")},
         frozenset(),

@@ -13,6 +13,7 @@ from gnnkern.bench.harness import OURS
 from gnnkern.bench.results import (
     Report,
     Row,
+    loss_line,
     losses,
     names,
     number,
@@ -49,12 +50,6 @@ def print_report(report: Report, console: Console) -> None:
         console.print("\nnot measured:", highlight=False)
     for line in left_out:
         console.print(f"  {line}", highlight=False, markup=False)
-
-
-def loss_line(row: Row) -> str:
-    """A cell in which a peer was faster."""
-    place = f"{row['op']} {row['graph']} width {row['width']} {row['dtype']} {row['direction']}"
-    return f"{place}: {row['ratio']:.2f} of {row['best_peer']}'s speed"
 
 
 def _groups(rows: Sequence[Row], group_of: Callable[[Row], tuple[object, ...]]) -> list[list[Row]]:

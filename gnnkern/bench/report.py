@@ -7,14 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gnnkern.hardware import Machine
 from gnnkern.info import collect
 
 _ROOT = Path(__file__).parent.parent
 
 
-def machine_line() -> str:
-    """The machine and its versions in one line."""
+def machine_line(device: str = "cpu") -> str:
+    """The machine and its versions in one line, the GPU in front where that is measured."""
+    if torch.device(device).type == "cuda":
+        return f"{_gpu(device)}; {machine_line()}"
     facts = collect()
     machine = facts["machine"]
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
@@ -23,6 +27,16 @@ def machine_line() -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {caches}, {machine['memory']}, "
         f"{machine['torch_threads']} threads, {isa}; gnnkern {facts['versions']['gnnkern']}, "
         f"torch {facts['versions']['torch']}, Python {facts['versions']['python']}"
+    )
+
+
+def _gpu(device: str) -> str:
+    properties = torch.cuda.get_device_properties(device)
+    return (
+        f"{properties.name}, sm_{properties.major}{properties.minor}, "
+        f"{properties.multi_processor_count} multiprocessors, "
+        f"{properties.total_memory / 2**30:.0f} GiB, "
+        f"L2 {properties.L2_cache_size / 2**20:.0f} MiB, CUDA {torch.version.cuda}"
     )
 
 

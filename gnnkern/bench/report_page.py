@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gnnkern.bench.harness import OURS
 from gnnkern.bench.plots import Picture, draw_all
-from gnnkern.bench.render import loss_line
 from gnnkern.bench.results import (
     Report,
     Row,
+    loss_line,
     losses,
     names,
     number,

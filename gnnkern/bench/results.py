@@ -183,6 +183,12 @@ def losses(report: Report) -> list[Row]:
     return sorted(lost, key=lambda row: float(row["ratio"]))
 
 
+def loss_line(row: Row) -> str:
+    """A cell in which a peer was faster."""
+    place = f"{row['op']} {row['graph']} width {row['width']} {row['dtype']} {row['direction']}"
+    return f"{place}: {row['ratio']:.2f} of {row['best_peer']}'s speed"
+
+
 def geometric_mean(ratios: Sequence[float]) -> float:
     """The mean of ratios under which twice as fast and half as fast cancel."""
     product = 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
+
 from gnnkern.bench.graphs import bench_graph
 from gnnkern.bench.harness import (
     OURS,
@@ -32,7 +34,8 @@ from gnnkern.bench.results import (
     write,
 )
 from gnnkern.bench.specs import DTYPES, Cell, Plan
-from gnnkern.bench.timing import Timing, time_in_turns
+from gnnkern.bench.timing import HOST, Clock, Timing, time_in_turns
+from gnnkern.bench.timing_cuda import DeviceClock
 from gnnkern.progress import steps_progress
 
 # The part of what is left of a budget that timing may take; the rest is for checks and warm-ups.
@@ -45,10 +48,19 @@ _PREPARED = (
     "'pyg loops ready' is given edges that have them. The C library keeps freed memory (mallopt), "
     "so that nobody's results pay for fresh pages at every call."
 )
+_PREPARED_CUDA = _PREPARED.partition(" The C library")[0] + (
+    " Of cuSPARSE: the handle, descriptors, buffer and preprocessing of both directions. What is "
+    "compiled is compiled by a call before."
+)
 _FORWARD = (
     "'forward' runs under no_grad; 'forward + backward' adds the gradients of x (of the layer: of "
     "x and all parameters). Results are freed inside of the timed part. Calls shorter than 2 ms "
     "are timed in batches."
+)
+_FORWARD_CUDA = _FORWARD.partition(" Calls shorter")[0] + (
+    " Each call is timed alone by CUDA events, after its warm-up, on an L2 cache that was written "
+    "over outside of the timed part, and with half a millisecond's start for the processor, which "
+    "enqueues it. Peak memory is what torch's allocator handed out."
 )
 _BYTES = (
     "Width of edge_softmax: heads. GB/s: the bytes gathered (E x width x itemsize per gather; what "
@@ -70,22 +82,28 @@ def run(plan: Plan, command: str, *, progress: bool = True) -> Report:
             to be continued.
     """
     steady_process(plan.threads)
+    if plan.is_cuda:
+        torch.cuda.set_device(plan.device)
+    clock = DeviceClock(torch.device(plan.device)) if plan.is_cuda else HOST
     report = _begin(plan, command)
     done = {key(row)[:4] for row in report["cells"]}
-    cells = [cell for cell in plan.cells() if _known_as(cell) not in done]
+    cells = [cell for cell in plan.cells() if _known_as(plan, cell) not in done]
     deadline = time.monotonic() + plan.budget
     with steps_progress("bench", len(cells), enabled=progress) as steps:
         for position, cell in enumerate(cells):
-            steps.begin(f"{cell.op} {bench_graph(cell.graph).name} {cell.width} {cell.dtype}")
+            graph = bench_graph(cell.graph, plan.device).name
+            steps.begin(f"{cell.op} {graph} {cell.width} {cell.dtype}")
             left = deadline - time.monotonic()
             # As much for each cell that is left to do.
             seconds = min(plan.cell_seconds, _TIMED_PART * left / (len(cells) - position))
-            reason = "the budget is spent" if left <= 0 else _measure(plan, cell, seconds, report)
+            reason: str | None = "the budget is spent"
+            if left > 0:
+                reason = _measure(plan, cell, seconds, report, clock)
             if reason is not None:
-                entry = {**cell._asdict(), "graph": bench_graph(cell.graph).name, "reason": reason}
+                entry = {**cell._asdict(), "graph": graph, "reason": reason}
                 report["not_measured"].append(entry)
             _save(plan, report)
-            steps.end(_summary(report, cell) if reason is None else f"not measured: {reason}")
+            steps.end(_summary(plan, report, cell) if reason is None else f"not measured: {reason}")
     report["finished"] = True
     _save(plan, report)
     return report
@@ -96,14 +114,20 @@ def failed(report: Report) -> bool:
     return any(OURS in row["failed"] for row in report["cells"])
 
 
-def _known_as(cell: Cell) -> tuple[str, str, int, str]:
-    return cell.op, bench_graph(cell.graph).name, cell.width, cell.dtype
+def _known_as(plan: Plan, cell: Cell) -> tuple[str, str, int, str]:
+    return cell.op, bench_graph(cell.graph, plan.device).name, cell.width, cell.dtype
 
 
-def _measure(plan: Plan, cell: Cell, seconds: float, report: Report) -> str | None:
+def _measure(
+    plan: Plan, cell: Cell, seconds: float, report: Report, clock: Clock = HOST
+) -> str | None:
     """Add a row per direction; return why there is none."""
+    graph = bench_graph(cell.graph, plan.device)
+    if plan.is_cuda:
+        # What was compiled for other cells is not needed again.
+        torch.compiler.reset()
     try:
-        problem = make_problem(cell.op, bench_graph(cell.graph), cell.width, DTYPES[cell.dtype])
+        problem = make_problem(cell.op, graph, cell.width, DTYPES[cell.dtype])
     except ValueError as error:
         return str(error)
     built: dict[str, Any] = {}
@@ -116,6 +140,7 @@ def _measure(plan: Plan, cell: Cell, seconds: float, report: Report) -> str | No
             seconds / len(problem.directions),
             built,
             _far_behind(plan, report, cell, direction),
+            clock,
         )
         for direction in problem.directions
     ]
@@ -129,7 +154,7 @@ def _far_behind(plan: Plan, report: Report, cell: Cell, direction: str) -> dict[
     PyG's default path is always measured, since every cell is compared with it.
     """
     left_out: dict[str, str] = {}
-    op, graph, _, dtype = _known_as(cell)
+    op, graph, _, dtype = _known_as(plan, cell)
     for row in report["cells"]:
         if key(row) != (op, graph, row["width"], dtype, direction):
             continue
@@ -149,6 +174,7 @@ def _row_of(
     seconds: float,
     built: dict[str, Any],
     far_behind: dict[str, str],
+    clock: Clock,
 ) -> Row:
     everybody = contenders(
         problem.op,
@@ -156,6 +182,7 @@ def _row_of(
         backend=plan.backend,
         packages=plan.packages,
         dtype=problem.dtype,
+        device_type=problem.device.type,
     )
     runs: dict[str, Timed] = {}
     skipped: dict[str, str] = {}
@@ -163,7 +190,7 @@ def _row_of(
     errors: dict[str, float] = {}
     for contender in everybody:
         name = contender.name
-        limit = min(available_memory(), plan.memory_gb * 1e9)
+        limit = min(available_memory(problem.device), plan.memory_gb * 1e9)
         obstacle = far_behind.get(name) or contender.obstacle(problem, direction, limit)
         if obstacle is not None:
             skipped[name] = obstacle
@@ -173,7 +200,7 @@ def _row_of(
         except Exception as error:  # noqa: BLE001  a peer may fail in any way; the row says how
             reason = (str(error).splitlines() or [""])[0]
             wrong[name] = f"{type(error).__name__}: {reason}"
-    timings = time_in_turns({name: r.run for name, r in runs.items()}, seconds, plan.rounds)
+    timings = time_in_turns({name: r.run for name, r in runs.items()}, seconds, plan.rounds, clock)
     row = _row(problem, direction, timings, errors)
     row["backend"] = everybody[0].backend
     row["contenders"] = [contender.name for contender in everybody]
@@ -235,8 +262,8 @@ def _result(timing: Timing, error: float) -> dict[str, Any]:
     }
 
 
-def _summary(report: Report, cell: Cell) -> str:
-    rows = [row for row in report["cells"] if key(row)[:4] == _known_as(cell)]
+def _summary(plan: Plan, report: Report, cell: Cell) -> str:
+    rows = [row for row in report["cells"] if key(row)[:4] == _known_as(plan, cell)]
     return "; ".join(map(_in_short, rows))
 
 
@@ -278,35 +305,38 @@ def _header(plan: Plan, command: str) -> Report:
     graphs: dict[str, Any] = {}
     lines = []
     for name in plan.graphs:
-        graph = bench_graph(name)
+        graph = bench_graph(name, plan.device)
         if graph.name in graphs:
             raise ValueError(f"bench: graphs must have different names, got {graph.name!r} twice")
         graphs[graph.name] = graph.facts
         lines.append(f"graph {graph.description}")
-    packages = list(versions() if plan.packages is None else plan.packages)
-    here = {package: version for package, version in versions().items() if package in packages}
+    known = versions("cuda" if plan.is_cuda else "cpu")
+    packages = list(known if plan.packages is None else plan.packages)
+    here = {package: version for package, version in known.items() if package in packages}
+    measured = plan.commit or commit()
+    machine = machine_line(plan.device)
     told = [v if absent(package) else f"{package} {v}" for package, v in here.items()]
     return {
         "schema": SCHEMA,
         "header": [
-            f"machine: {machine_line()}",
+            f"machine: {machine}",
             f"peers: {', '.join(told) or 'none'}",
-            f"commit: {commit()}",
+            f"commit: {measured}",
             f"command: {command}",
-            memory_line(plan.widths),
+            memory_line(plan.widths, plan.device),
             *lines,
             _BYTES,
-            _PREPARED,
-            _FORWARD,
+            _PREPARED_CUDA if plan.is_cuda else _PREPARED,
+            _FORWARD_CUDA if plan.is_cuda else _FORWARD,
         ],
         "command": command,
-        "commit": commit(),
-        "machine": machine_line(),
+        "commit": measured,
+        "machine": machine,
         "versions": here,
         "threads": plan.threads,
         "rounds": plan.rounds,
         "backend": plan.backend,
-        **machine_limits(),
+        **machine_limits(plan.device),
         "graphs": graphs,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "finished": False,

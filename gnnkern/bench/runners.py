@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 # (query [N, H, D], key [N, H, D], value [N, H, D]) -> [N, H, D]
 DotAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+_RECOMPILE_LIMIT = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Runner:
@@ -32,6 +34,31 @@ class Runner:
     by_row: bool = False
     # The backend of gnnkern that has to run; None: a peer, which must not run gnnkern at all.
     backend: str | None = None
+    # How many graphs torch.compile had made before this was compiled; None: it runs as it comes.
+    graphs_before: int | None = None
+
+
+def compiled(runner: Runner) -> Runner:
+    """The same through torch.compile, for its very shapes.
+
+    Calls of one adapter share their code: without the limit raised, the ninth problem would quietly
+    run as it comes.
+    """
+    # Imported where it is needed, which takes a second.
+    from torch._dynamo import config
+
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        if hasattr(config, name):
+            setattr(config, name, _RECOMPILE_LIMIT)
+    call = torch.compile(runner.call, dynamic=False)
+    return replace(runner, call=call, graphs_before=graphs_compiled())
+
+
+def graphs_compiled() -> int:
+    """How many graphs torch.compile has made in this process."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
 
 
 def sorted_inputs(problem: Problem) -> dict[str, Tensor]:
@@ -127,7 +154,7 @@ def transformer_runner(problem: Problem, attention: Callable[[BenchGraph], DotAt
 
 def module_runner(problem: Problem, layer: torch.nn.Module, edges: Any, **options: Any) -> Runner:
     """A layer of either library, with the parameters of the problem."""
-    layer.to(problem.dtype)
+    layer.to(problem.device, problem.dtype)
     layer.load_state_dict({name: v for name, v in problem.inputs.items() if name != "x"})
     return Runner(
         lambda x: layer(x, edges),

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 
 from gnnkern.bench.harness import THREADS
-from gnnkern.bench.peers import ADAPTERS, NAMES
+from gnnkern.bench.peers import GROUPS, NAMES
 from gnnkern.bench.problems import KINDS
 from gnnkern.bench.timing import MAX_ROUNDS
+from gnnkern.hardware import check_device
 
 DEFAULT_OPS = ("spmm_sum", "spmm_weighted", "spmm_max", "edge_softmax", "gat_layer")
 DEFAULT_GRAPHS = ("powerlaw_1m",)
@@ -28,9 +29,9 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cpu", "triton", "cuda", "reference")
 # By the word of the command line, the package.
-PEER_PACKAGES = {NAMES.get(package, package): package for package in ADAPTERS}
+PEER_PACKAGES = {NAMES.get(group, group): group for group in GROUPS}
 NO_PEERS = "none"
 
 
@@ -54,14 +55,21 @@ class Plan:
     dtypes: Sequence[str] = ("float32",)
     backend: str = "auto"
     packages: Sequence[str] | None = None  # of the peers; None: all
+    device: str = "cpu"
     threads: int = THREADS
     rounds: int = MAX_ROUNDS
     cell_seconds: float = 20.0
     budget: float = float("inf")  # seconds in all
     memory_gb: float = float("inf")
     leave_out: float = float("inf")  # peers this many times slower than the best at another width
+    commit: str | None = None  # of the files, where no git can tell it
     json: Path | None = None
     resume: bool = False
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether a GPU is measured."""
+        return self.device.startswith("cuda")
 
     def cells(self) -> Iterator[Cell]:
         """Graph by graph, so that few are in memory at a time."""
@@ -111,6 +119,18 @@ def parse_dtypes(text: str) -> list[str]:
         ValueError: One of them is no dtype that is measured.
     """
     return _some_of("dtype", text, DTYPES)
+
+
+def parse_device(text: str) -> str:
+    """Return the name of a device that is there: "cpu", "cuda:0".
+
+    Raises:
+        ValueError: It is none, or not here.
+    """
+    device = check_device("bench", text)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return str(device)
 
 
 def parse_peers(text: str) -> list[str]:

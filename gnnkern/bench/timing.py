@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gnnkern.memory import PeakMemory
 
@@ -70,8 +70,37 @@ def rounds_for(seconds: float, budget: float) -> int:
     return min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget / max(seconds, 1e-9))))
 
 
+class Clock(Protocol):
+    """How the time and the memory of calls are told: the three functions above, of a device."""
+
+    def peak_bytes(self, run: Callable[[], object]) -> tuple[int, float]: ...
+
+    def calls_for(self, run: Callable[[], object], seconds: float) -> tuple[int, float]: ...
+
+    def seconds_of(self, run: Callable[[], object], calls: int = 1) -> float: ...
+
+
+class HostClock:
+    """The processor's."""
+
+    def peak_bytes(self, run: Callable[[], object]) -> tuple[int, float]:
+        return peak_bytes(run)
+
+    def calls_for(self, run: Callable[[], object], seconds: float) -> tuple[int, float]:
+        return calls_for(run, seconds)
+
+    def seconds_of(self, run: Callable[[], object], calls: int = 1) -> float:
+        return seconds_of(run, calls)
+
+
+HOST = HostClock()
+
+
 def time_in_turns(
-    runs: Mapping[str, Callable[[], object]], seconds: float, max_rounds: int = MAX_ROUNDS
+    runs: Mapping[str, Callable[[], object]],
+    seconds: float,
+    max_rounds: int = MAX_ROUNDS,
+    clock: Clock = HOST,
 ) -> dict[str, Timing]:
     """Time calls in rounds, A B C A B C, after a warm-up of each.
 
@@ -82,8 +111,8 @@ def time_in_turns(
     peaks, calls, counts = {}, {}, {}
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
-        peaks[name], warm = peak_bytes(run)
-        calls[name], each = calls_for(run, warm)
+        peaks[name], warm = clock.peak_bytes(run)
+        calls[name], each = clock.calls_for(run, warm)
         counts[name] = min(rounds_for(calls[name] * each, seconds / len(runs)), max_rounds)
         if counts[name] == 1:
             samples[name].append(each)
@@ -100,7 +129,7 @@ def time_in_turns(
                 if (turn + 1) * counts[name] // total > turn * counts[name] // total:
                     if calls[name] > 1:
                         run()
-                    samples[name].append(seconds_of(run, calls[name]))
+                    samples[name].append(clock.seconds_of(run, calls[name]))
     finally:
         gc.enable()
     return {name: summarise(samples[name], peaks[name], calls[name]) for name in peaks}

@@ -2,7 +2,7 @@
 
 from gnnkern.data.digits import digits_graph
 from gnnkern.data.edge_list import read_edge_list
-from gnnkern.data.generators import grid, power_law, rmat, star, uniform
+from gnnkern.data.generators import grid, hub, power_law, rmat, star, uniform
 from gnnkern.data.graph_data import GraphData
 from gnnkern.data.matrix_market import read_matrix_market
 from gnnkern.data.npz import read_npz
@@ -14,6 +14,7 @@ __all__ = [
     "GraphData",
     "digits_graph",
     "grid",
+    "hub",
     "load",
     "power_law",
     "read_edge_list",

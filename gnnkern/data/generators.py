@@ -1,4 +1,4 @@
-"""Seeded synthetic graphs of any size: power law, R-MAT, uniform, grid, star.
+"""Seeded synthetic graphs of any size: power law, R-MAT, uniform, hub, grid, star.
 
 The same arguments give the same graph. Edges may repeat and may be self loops, as drawn.
 """
@@ -78,12 +78,11 @@ def power_law(
             )
 
     rng = np.random.default_rng(seed)
-    exponent = _rank_exponent(num_nodes, num_edges, max_degree)
-    degree = _zipf_degrees(num_nodes, num_edges, max_degree, exponent)
+    degree = zipf_degrees(num_nodes, num_edges, max_degree)
     edge_index = np.empty((2, num_edges), dtype=np.int64)
     edge_index[1] = np.repeat(np.arange(num_nodes), rng.permutation(degree))
     by_rank = rng.permutation(num_nodes)  # [N] the node of each rank as a source
-    skew = min(exponent, 1.0)
+    skew = source_skew(num_nodes, num_edges, max_degree)
     if community_fraction == 0.0 or num_edges == 0:
         for chunk in _chunks(num_edges):
             ranks = _draw_ranks(rng.random(chunk.stop - chunk.start), num_nodes, skew)
@@ -145,10 +144,16 @@ def _rank_exponent(num_nodes: int, num_edges: int, max_degree: int) -> float:
     return high
 
 
-def _zipf_degrees(num_nodes: int, num_edges: int, max_degree: int, exponent: float) -> IntArray:
+def source_skew(num_nodes: int, num_edges: int, max_degree: int) -> float:
+    """Return the power with which the shares of `power_law`'s sources fall by rank."""
+    return min(_rank_exponent(num_nodes, num_edges, max_degree), 1.0)
+
+
+def zipf_degrees(num_nodes: int, num_edges: int, max_degree: int) -> IntArray:
     """Return degrees by falling rank, [N]: the first is `max_degree`, the sum is `num_edges`."""
     if num_nodes == 0:
         return np.empty(0, dtype=np.int64)
+    exponent = _rank_exponent(num_nodes, num_edges, max_degree)
     exact = max_degree * np.arange(1, num_nodes + 1, dtype=np.float64) ** -exponent
     degree = exact.astype(np.int64)
     degree[0] = max_degree
@@ -263,6 +268,46 @@ def uniform(num_nodes: int | tuple[int, int], num_edges: int, seed: int = 0) -> 
         edge_index[0] = rng.integers(num_src, size=num_edges)
         edge_index[1] = rng.integers(num_dst, size=num_edges)
     return _graph(f"uniform-{num_src}-{num_edges}", edge_index, num_src, num_dst)
+
+
+def hub(num_nodes: int, num_edges: int, hub_degree: int, seed: int = 0) -> GraphData:
+    """Return a graph in which one node has `hub_degree` incoming edges, all others the same.
+
+    The hub is the node in the middle; the other rows differ by one edge at most. With
+    `hub_degree = num_edges // num_nodes` the graph is even: the twin that a hub is compared with.
+
+    Args:
+        num_nodes: number of nodes N.
+        num_edges: number of edges E.
+        hub_degree: incoming edges of the hub, at most E, and E where there is no other node.
+        seed: seed of the sources, which are drawn uniformly.
+
+    Returns:
+        Edges sorted by destination.
+
+    Raises:
+        ValueError: sizes that no graph has.
+
+    Cost: about 10 nanoseconds per edge; memory of the output.
+    """
+    _check_counts("hub", num_nodes=num_nodes, num_edges=num_edges, hub_degree=hub_degree)
+    _check_ends("hub", num_nodes, num_nodes, num_edges)
+    others = num_nodes - 1
+    if hub_degree > num_edges or (others <= 0 and hub_degree < num_edges):
+        raise ValueError(
+            f"hub: hub_degree must be at most num_edges={num_edges}, and equal where there is one "
+            f"node, got {hub_degree} of {num_nodes} nodes"
+        )
+    degree = np.zeros(num_nodes, dtype=np.int64)
+    if num_nodes:
+        each, more = divmod(num_edges - hub_degree, max(others, 1))
+        rest = np.full(others, each) + (np.arange(others) < more)
+        degree[:] = np.insert(rest, others // 2, hub_degree)
+    rng = np.random.default_rng(seed)
+    destination = np.repeat(np.arange(num_nodes), degree)
+    source = rng.integers(max(num_nodes, 1), size=num_edges)
+    edge_index = np.stack([source, destination])
+    return _graph(f"hub-{num_nodes}-{num_edges}-{hub_degree}", edge_index, num_nodes)
 
 
 def grid(rows: int, cols: int) -> GraphData:

@@ -11,7 +11,7 @@ from typing import Any
 from gnnkern.data._files import StrPath
 from gnnkern.data.digits import digits_graph
 from gnnkern.data.edge_list import read_edge_list
-from gnnkern.data.generators import grid, power_law, rmat, star, uniform
+from gnnkern.data.generators import grid, hub, power_law, rmat, star, uniform
 from gnnkern.data.graph_data import GraphData
 from gnnkern.data.matrix_market import read_matrix_market
 from gnnkern.data.npz import read_npz
@@ -36,6 +36,7 @@ _SPECS = {
     ),
     "rmat": _Spec(rmat, "rmat:nodes,edges", (int, int), 2),
     "uniform": _Spec(uniform, "uniform:nodes,edges", (int, int), 2),
+    "hub": _Spec(hub, "hub:nodes,edges,hub_degree", (int, int, int), 3),
     "grid": _Spec(grid, "grid:rows,cols", (int, int), 2),
     "star": _Spec(star, "star:leaves", (int,), 1),
 }
@@ -63,6 +64,7 @@ def load(source: StrPath, **options: Any) -> GraphData:
     | `digits` | `digits_graph` |
     | `powerlaw:nodes,edges,max_degree[,community_fraction]` | `power_law` |
     | `rmat:nodes,edges`, `uniform:nodes,edges` | `rmat`, `uniform` |
+    | `hub:nodes,edges,hub_degree` | `hub` |
     | `grid:rows,cols`, `star:leaves` | `grid`, `star` |
 
     A file with another suffix is recognised by its first bytes if it is an `.npz` archive or a
@@ -88,15 +90,28 @@ def load(source: StrPath, **options: Any) -> GraphData:
 
 
 def _generate(source: str, spec: _Spec, numbers: str | None, options: dict[str, Any]) -> GraphData:
+    return spec.function(*_values(source, spec, numbers), **options)
+
+
+def numbers_of(source: str, word: str) -> list[int | float] | None:
+    """The numbers behind a generator's name; None: the source is no graph of that generator.
+
+    Raises:
+        ValueError: there are too many or too few, or one is no number.
+    """
+    name, colon, numbers = source.partition(":")
+    return _values(source, _SPECS[word], numbers if colon else None) if name == word else None
+
+
+def _values(source: str, spec: _Spec, numbers: str | None) -> list[int | float]:
     fields = numbers.split(",") if numbers else []
     if not spec.num_required <= len(fields) <= len(spec.kinds):
         got = f"{len(fields)} numbers"
         raise ValueError(f"load: {source!r} should read {spec.usage!r}, got {got}")
     try:
-        values = [kind(field) for kind, field in zip(spec.kinds, fields, strict=False)]
+        return [kind(field) for kind, field in zip(spec.kinds, fields, strict=False)]
     except ValueError as error:
         raise ValueError(f"load: {source!r} should read {spec.usage!r}: {error}") from None
-    return spec.function(*values, **options)
 
 
 def _reader(path: Path) -> Callable[..., GraphData]:

@@ -17,7 +17,7 @@ from gnnkern.hardware.machine import Machine
 from gnnkern.hardware.measuring import FULL, Effort, Measurement, Progress
 from gnnkern.settings import cache_directory
 
-__all__ = ["Effort", "Machine", "cached_probe", "probe"]
+__all__ = ["Effort", "Machine", "cached_probe", "check_device", "probe"]
 
 _VECTOR_BITS = {"avx512": 512, "avx2": 256, "baseline": 128}
 # A warp of 32 lanes of float32.
@@ -57,7 +57,7 @@ def probe(
         TypeError: device is no device.
         ValueError: it is neither a CPU nor a CUDA device, or it is not there.
     """
-    target = _check_device("probe", device)
+    target = check_device("probe", device)
     identity = _identity(target, effort)
     directory = cache_directory() if directory is None else directory
     known = None if refresh else _find(directory, identity)
@@ -73,7 +73,7 @@ def cached_probe(
     device: torch.device | str = "cpu", *, effort: Effort = FULL, directory: Path | None = None
 ) -> Machine | None:
     """What `probe` would return without measuring; None: it would measure."""
-    identity = _identity(_check_device("cached_probe", device), effort)
+    identity = _identity(check_device("cached_probe", device), effort)
     return _find(cache_directory() if directory is None else directory, identity)
 
 
@@ -82,7 +82,13 @@ def _find(directory: Path, identity: dict[str, Any]) -> Machine | None:
     return _kept.get((directory, str(identity))) if known is None else known
 
 
-def _check_device(who: str, device: torch.device | str) -> torch.device:
+def check_device(who: str, device: torch.device | str) -> torch.device:
+    """A device of the kinds that are known, which is there; who asks stands in the errors.
+
+    Raises:
+        TypeError: device is no device.
+        ValueError: it is neither a CPU nor a CUDA device, or it is not there.
+    """
     if not isinstance(device, torch.device | str):
         raise TypeError(f"{who}: device must be a torch.device or its name, got {device!r}")
     try:

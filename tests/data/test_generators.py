@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnkern.data import grid, power_law, rmat, star, uniform
+from gnnkern.data import grid, hub, power_law, rmat, star, uniform
 from gnnkern.data.generators import _rank_exponent
 
 
@@ -194,3 +195,23 @@ def test_star():
         star(3, "both")
     with pytest.raises(ValueError, match="num_leaves must be at least 0"):
         star(-1)
+
+
+@pytest.mark.parametrize("sizes", [(5, 30, 10), (6, 6, 1), (1, 7, 7), (4, 9, 0), (0, 0, 0)])
+def test_hub(sizes):
+    nodes, edges, degree_of_hub = sizes
+    graph = hub(*sizes)
+    degree = torch.bincount(graph.edge_index[1], minlength=nodes)
+    assert (graph.num_nodes, graph.num_edges) == (nodes, edges)
+    if nodes:
+        middle = (nodes - 1) // 2
+        assert degree[middle] == degree_of_hub
+        others = torch.cat([degree[:middle], degree[middle + 1 :]])
+        assert others.numel() == 0 or others.max() - others.min() <= 1
+
+
+def test_hub_rejects():
+    with pytest.raises(ValueError, match="hub: hub_degree must be at most num_edges=5"):
+        hub(3, 5, 6)
+    with pytest.raises(ValueError, match="hub: hub_degree must be at most .* of 1 nodes"):
+        hub(1, 5, 4)

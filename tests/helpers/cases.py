@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gnnkern.backends import BackendUnavailable
 
+from .placement import place, runs_here
 from .tolerance import DTYPES
 
 OPS = (
@@ -37,13 +38,10 @@ ALWAYS_RUN = ("cpu", "reference")
 
 
 def backends_of(op: str) -> list[str]:
-    """Return the backends in an op's table of implementations, but for Triton.
-
-    Its interpreter takes milliseconds for each program: its tests are in `tests/triton`, smaller.
-    """
+    """Return the backends in an op's table of implementations that run where the tests do."""
     module = importlib.import_module(f"gnnkern.ops.{op}")
     backends = [implementation.backend for implementation in module.IMPLEMENTATIONS]
-    return [backend for backend in backends if backend != "triton"]
+    return [backend for backend in backends if runs_here(backend)]
 
 
 def each_backend(op: str) -> pytest.MarkDecorator:
@@ -96,11 +94,11 @@ class Call:
 
 def normal(*shape: int) -> Tensor:
     """Return standard normal values in float64, to be rounded to the dtype under test."""
-    return torch.randn(*shape, dtype=torch.float64)
+    return place(torch.randn(*shape, dtype=torch.float64))
 
 
 def _eighths_like(x: Tensor) -> Tensor:
-    return torch.randint(-12, 13, x.shape).to(x.dtype) / 8
+    return torch.randint(-12, 13, x.shape).to(x) / 8
 
 
 def _transposed(x: Tensor) -> Tensor:

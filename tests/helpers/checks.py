@@ -58,7 +58,7 @@ def check_gradient(call: Call, backend: str, upstream_layout: str = "contiguous"
     """Compare value and every gradient with float64, by the rule of `tolerance`."""
     doubles = tuple(tensor.double() for tensor in call.tensors)
     shape = call.reference(*doubles).shape
-    upstream = _upstream(shape, call.tensors[0].dtype, upstream_layout).to(call.tensors[0].device)
+    upstream = _upstream(shape, call.tensors[0], upstream_layout)
     with poisoned_memory():
         run = _bind(call, backend)
         actual = value_and_gradients(run, call.tensors, upstream)
@@ -73,13 +73,13 @@ def check_gradient(call: Call, backend: str, upstream_layout: str = "contiguous"
         assert_as_good_as_torch(*results, what=name, terms=0.0 if name == "out" else terms)
 
 
-def _upstream(shape: torch.Size, dtype: torch.dtype, layout: str) -> Tensor:
-    upstream = torch.randn(shape, dtype=torch.float64).to(dtype)
+def _upstream(shape: torch.Size, like: Tensor, layout: str) -> Tensor:
+    upstream = torch.randn(shape, dtype=torch.float64).to(like)
     if layout == "transposed":
         return upstream.transpose(0, -1).contiguous().transpose(0, -1)
     if layout == "expanded":
         # What the gradient of a sum is: one element with strides of 0.
-        return torch.full((), 0.5, dtype=dtype).expand(shape)
+        return like.new_full((), 0.5).expand(shape)
     return upstream
 
 

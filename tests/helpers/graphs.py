@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gnnkern import Graph
 
+from .placement import place
+
 
 class EdgeList(NamedTuple):
     """A graph as its caller has it."""
@@ -123,7 +125,7 @@ def fresh_graph(name: str, index_dtype: torch.dtype = torch.int64) -> Graph:
     """Return the named graph, just built: nothing on it is cached yet."""
     edges = EDGE_LISTS[name]()
     num_nodes = (edges.num_src, edges.num_dst)
-    return Graph.from_edge_index(edges.edge_index.to(index_dtype), num_nodes=num_nodes)
+    return Graph.from_edge_index(place(edges.edge_index.to(index_dtype)), num_nodes=num_nodes)
 
 
 @lru_cache
@@ -137,11 +139,11 @@ def segments(name: str, index_dtype: torch.dtype = torch.int64) -> Tensor:  # [N
     """Return the boundaries of segments as long as the named graph's in-degrees."""
     edges = EDGE_LISTS[name]()
     degree = torch.bincount(edges.edge_index[1], minlength=edges.num_dst)
-    return torch.nn.functional.pad(degree.cumsum(0), (1, 0)).to(index_dtype)
+    return place(torch.nn.functional.pad(degree.cumsum(0), (1, 0)).to(index_dtype))
 
 
 @lru_cache
 def scatter_index(name: str, index_dtype: torch.dtype = torch.int64) -> tuple[Tensor, int]:
     """Return the destination of each of the named graph's edges, [E], and their number."""
     edges = EDGE_LISTS[name]()
-    return edges.edge_index[1].to(index_dtype), edges.num_dst
+    return place(edges.edge_index[1].to(index_dtype)), edges.num_dst

@@ -5,10 +5,10 @@ import torch
 from gnnkern.hardware import Machine
 
 
-def made_up_machine() -> Machine:
+def made_up_machine(device: str = "cpu") -> Machine:
     """Round numbers: a cache of 1 MiB, memory a tenth as fast."""
     return Machine(
-        device="cpu",
+        device=device,
         name="Made Up",
         cores=2,
         threads=torch.get_num_threads(),
