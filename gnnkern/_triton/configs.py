@@ -142,7 +142,7 @@ def tiles_for(
         # A head is cut into tiles of less than the widest: their loops take registers, too.
         columns = next((b for b in blocks_that_fit if b >= width), blocks_that_fit[-2])
     else:
-    columns = _block(width, COLUMNS)
+        columns = _block(width, COLUMNS)
     blocks = 1
     while blocks < outputs and blocks * columns < COLUMNS[-1]:
         blocks *= 2
