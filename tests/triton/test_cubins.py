@@ -1,6 +1,6 @@
 """Every kernel compiles ahead of time for three architectures, without spilling registers.
 
-By default every other configuration is compiled, for one of them in turn; `-m slow` compiles all
+By default some of the configurations are compiled, for one of them in turn; `-m slow` compiles all
 for each. Needs no GPU, and kernels that are not interpreted.
 """
 
@@ -139,12 +139,6 @@ def of_tiles(dtypes=(torch.float32,)):
             yield partial(row_reduce, matrix(), x, None, "max", torch.uint8, tiles=tiles)
         for tiles in every_tiles("softmax", is_double):
             yield partial(softmax_rows, matrix(), rows(E, tiles.columns, dtype), tiles=tiles)
-        for kind in ATTENTION:
-            for tiles in every_tiles("attention", is_double):
-                yield attention(kind, dtype, tiles.outputs, tiles.columns, tiles=tiles)
-            family = "gatv2_backward" if kind == "gatv2" else "attention_backward"
-            for tiles in every_tiles(family, is_double):
-                yield attention_backward(kind, dtype, tiles.outputs, tiles.columns, tiles=tiles)
         for tiles in every_tiles("edges", is_double):
             x = torch.zeros(N, tiles.outputs, tiles.columns, dtype=dtype)
             yield partial(sddmm_rows, matrix(), x, x, "dot", tiles=tiles)
@@ -153,6 +147,20 @@ def of_tiles(dtypes=(torch.float32,)):
             yield partial(multi_reduce_forward, matrix(), x, ALL, N, True, tiles=tiles)
         for tiles in every_dot_tiles("matmul", is_double):
             yield from products(dtype, tiles)
+
+
+def of_attention_tiles(dtypes=(torch.float32,)):
+    """The same for the kinds of attention."""
+    from gnnkern._triton.configs import every_tiles
+
+    for dtype in dtypes:
+        is_double = dtype == torch.float64
+        for kind in ATTENTION:
+            for tiles in every_tiles("attention", is_double):
+                yield attention(kind, dtype, tiles.outputs, tiles.columns, tiles=tiles)
+            family = "gatv2_backward" if kind == "gatv2" else "attention_backward"
+            for tiles in every_tiles(family, is_double):
+                yield attention_backward(kind, dtype, tiles.outputs, tiles.columns, tiles=tiles)
 
 
 def products(dtype, tiles=None, order=None, bias=None, width=64):
@@ -252,10 +260,9 @@ def of_every_kind():
         wide = torch.zeros(N, 4, 16, dtype=accumulate_dtype(dtype))
         yield partial(statistics_of, wide, wide[:, :, 0].contiguous(), y, y[:, :, 0].contiguous())
         for kind in ATTENTION:
-            for heads, width in ((4, 16), (1, 100), (2, 1030)):
-                for edges in (False, True):
-                    yield attention(kind, dtype, heads, width, edges)
-                    yield attention_backward(kind, dtype, heads, width, edges)
+            for edges in (False, True):
+                yield attention(kind, dtype, edges=edges)
+                yield attention_backward(kind, dtype, edges=edges)
     for reduce, winner in (("sum", None), ("max", torch.int32)):
         yield partial(reduce_segments, indptr, edge, reduce, winner)
         for op in ("add", "sub", "mul", "div"):
@@ -265,6 +272,11 @@ def of_every_kind():
     yield partial(combine_rows, matrix(), edge[:, :1], x, "sub", "edge", "dst", (4, 16))
     yield partial(combine_rows, matrix(), x, None, "copy", "src", "src", (4, 16))
     yield partial(segment_select_backward, indptr, x, argument, E)
+    # Heads that no tile is as wide as, and heads wider than a tile.
+    for heads, width in ((1, 100), (2, 1030)):
+        for kind in ATTENTION:
+            yield attention(kind, torch.float32, heads, width)
+            yield attention_backward(kind, torch.float32, heads, width)
     # No long rows, the caller's order, and widths that no vector divides.
     for width in (1, 3, 100):
         y = rows(N, width)
@@ -306,11 +318,14 @@ def test_every_other_configuration_on_one_architecture():
     check(cubins.catch(*of_tiles())[::2], CAPABILITIES)
 
 
+def test_some_configurations_of_attention_on_one_architecture():
+    check(cubins.catch(*of_attention_tiles())[::6], CAPABILITIES)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_configuration(capability):
     both = (torch.float32, torch.float64)
-    check(
-        cubins.catch(*of_tiles(both), *of_groups(), *of_products(), *of_every_kind()), [capability]
-    )
+    tiles = [*of_tiles(both), *of_attention_tiles(both)]
+    check(cubins.catch(*tiles, *of_groups(), *of_products(), *of_every_kind()), [capability])
