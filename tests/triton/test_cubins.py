@@ -195,9 +195,9 @@ def check(launches, capabilities):
         line = f"sm_{capability} {usage} {launch}"
         print(line)
         assert usage.cubin > 0
+        registers = REGISTER_BUDGET
         constants = dict(launch.constants)
         spills = PRODUCT_SPILL_BUDGET if "INNER" in constants else SPILL_BUDGET[capability]
-        registers = REGISTER_BUDGET
         if constants.get("ACC") == tl.float64:
             spills, registers = DOUBLE_SPILL_BUDGET, DOUBLE_REGISTER_BUDGET
         if usage.spills > spills or usage.registers > registers:
