@@ -232,7 +232,7 @@ def reduce_in_ways(
     places = {kind.upper(): -1 for kind in ("sum", "mean", "max", "min", "var", "std")}
     places |= {kind.upper(): place for place, kind in enumerate(reduces)}
     states = _chunk_states(walk, width, reduces, tracks, x)
-    fold_tiles = tiles_for("multi", width, 0.0, is_double, edges_at_once=16)._replace(rows=1)
+    fold_tiles = tiles_for("multi", width, 0.0, is_double, edges_at_once=8)._replace(rows=1)
     for kernel, items, shape in (
         (_multi_reduce_kernel, walk.items(tiles.rows), tiles),
         (multi_fold_kernel, walk.num_chunks, fold_tiles),
