@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.machines import made_up_machine
 
 from bench.gpu import command, measure, stages
 from bench.gpu.child import model_of
@@ -17,6 +18,7 @@ from bench.gpu.stages import Options, all_stages
 from bench.gpu.tables import tables
 from bench.gpu.tuning import Trial, candidates, table
 from gnnkern._triton.configs import Tiles
+from gnnkern.bench import cost, harness
 from gnnkern.bench.graphs import RECIPES
 from gnnkern.bench.problems import KINDS
 from gnnkern.bench.results import read
@@ -259,15 +261,15 @@ def test_files_are_called_after_the_device(name, short):
     assert model_of(name) == short
 
 
+_NO_DGL = "dgl is absent: ModuleNotFoundError"
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "out.json"
-    from helpers.machines import made_up_machine
-
-    from gnnkern.bench import cost
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "machine", made_up_machine)
+        patch.setattr(harness, "absent", lambda name: _NO_DGL if name == "dgl" else None)
         plan = Plan(
             ops=("spmm_sum",),
             graphs=("tiny_hub", "tiny_even"),
