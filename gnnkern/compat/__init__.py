@@ -1,0 +1,1 @@
+"""Other packages' names on gnnkern's kernels."""
