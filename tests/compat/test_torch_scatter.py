@@ -383,3 +383,13 @@ def test_an_unknown_reduction_is_refused(name):
 def test_composites_refuse_integers(name):
     with pytest.raises(ValueError, match=f"{name}: src must be of a floating dtype"):
         getattr(torch_scatter, name)(INDEX, INDEX)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("name", torch_scatter.__all__)
+def test_torchscript_calls_every_function(name):
+    function = getattr(torch_scatter, name)
+    index = torch.tensor([0, 2, 3]) if name.endswith("csr") else torch.tensor([0, 0, 1])
+    src = values(2 if name.startswith("gather") else 3)
+    expected = function(src, index)
+    torch.testing.assert_close(torch.jit.script(function)(src, index), expected, rtol=0, atol=0)

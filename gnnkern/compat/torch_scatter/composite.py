@@ -4,12 +4,11 @@ Arguments and shapes are those of the scatter family. Gradients of src, by any n
 for a softmax or log-softmax.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from gnnkern.compat._along import broadcast, group_count, reduce_along, rows_along, select_along
+from gnnkern.compat._script import called_in_python
 from gnnkern.compat.torch_scatter.scatter import group_sizes, scatter_sum
 from gnnkern.ops.scatter_logsumexp import scatter_logsumexp as _logsumexp_of_rows
 
@@ -46,6 +45,62 @@ def _normalised(src: Tensor, index: Tensor, dim: int, dim_size: int | None) -> T
     return (src - _spread(total, src, index, dim)).to(src.dtype)
 
 
+@called_in_python
+def _softmax(src: Tensor, index: Tensor, dim: int, dim_size: int | None, epsilon: float) -> Tensor:
+    _check_floats("scatter_softmax", src)
+    dim = dim % src.dim()
+    if epsilon < torch.finfo(src.dtype).eps / 4:
+        return _normalised(src, index, dim, dim_size).exp()
+    count = group_count(index, dim_size)
+    largest = select_along(src.detach(), index, dim, count, "max")[0]
+    power = (src - _spread(largest, src, index, dim)).exp()
+    total = reduce_along(power, index, dim, count, "sum") + epsilon
+    return power / _spread(total, src, index, dim)
+
+
+@called_in_python
+def _log_softmax(src: Tensor, index: Tensor, dim: int, eps: float, dim_size: int | None) -> Tensor:
+    _check_floats("scatter_log_softmax", src)
+    return _normalised(src, index, dim % src.dim(), dim_size)
+
+
+@called_in_python
+def _logsumexp(
+    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float
+) -> Tensor:
+    _check_floats("scatter_logsumexp", src)
+    dim = dim % src.dim()
+    count = group_count(index, dim_size if out is None else out.shape[dim])
+    total = _log_sum_exp(src, index, dim, count).to(src.dtype)
+    if out is None:
+        return total.masked_fill(total == -torch.inf, 0.0)
+    # As it was: copying changes what autograd has kept.
+    before = out.clone()
+    joined = torch.where(total == -torch.inf, before, torch.logaddexp(before, total))
+    return out.copy_(joined)
+
+
+@called_in_python
+def _std(
+    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool
+) -> Tensor:
+    dim = dim % src.dim()
+    count = group_count(index, dim_size if out is None else out.shape[dim])
+    mean = reduce_along(src, index, dim, count, "mean")
+    square = (src - _spread(mean, src, index, dim)).square()
+    number = broadcast(group_sizes(src, index, dim, count), mean, dim).to(src.dtype)
+    divisor = (number - 1).clamp(min=1) if unbiased else number
+    total = scatter_sum(square, index, dim, out, count)
+    variance = total.div_(divisor) if out is not None else total / divisor
+    is_zero = variance == 0
+    # The root has no derivative at 0.
+    root = variance.masked_fill(is_zero, 1.0).sqrt().masked_fill(is_zero, 0.0)
+    return root if out is None else out.copy_(root)
+
+
+# -- public ----------------------------------------------------------------------------------------
+
+
 def scatter_softmax(
     src: Tensor,
     index: Tensor,
@@ -61,15 +116,7 @@ def scatter_softmax(
     Raises:
         ValueError: src is not floating, or an index is out of range.
     """
-    _check_floats("scatter_softmax", src)
-    dim = dim % src.dim()
-    if epsilon < torch.finfo(src.dtype).eps / 4:
-        return _normalised(src, index, dim, dim_size).exp()
-    count = group_count(index, dim_size)
-    largest = select_along(src.detach(), index, dim, count, "max")[0]
-    power = (src - _spread(largest, src, index, dim)).exp()
-    total = reduce_along(power, index, dim, count, "sum") + epsilon
-    return power / _spread(total, src, index, dim)
+    return _softmax(src, index, dim, dim_size, epsilon)
 
 
 def scatter_log_softmax(
@@ -86,8 +133,7 @@ def scatter_log_softmax(
     Raises:
         ValueError: src is not floating, or an index is out of range.
     """
-    _check_floats("scatter_log_softmax", src)
-    return _normalised(src, index, dim % src.dim(), dim_size)
+    return _log_softmax(src, index, dim, eps, dim_size)
 
 
 def scatter_logsumexp(
@@ -106,16 +152,7 @@ def scatter_logsumexp(
     Raises:
         ValueError: src is not floating, or an index is out of range.
     """
-    _check_floats("scatter_logsumexp", src)
-    dim = dim % src.dim()
-    count = group_count(index, dim_size if out is None else out.shape[dim])
-    total = _log_sum_exp(src, index, dim, count).to(src.dtype)
-    if out is None:
-        return total.masked_fill(total == -torch.inf, 0.0)
-    # As it was: copying changes what autograd has kept.
-    before = out.clone()
-    joined = torch.where(total == -torch.inf, before, torch.logaddexp(before, total))
-    return out.copy_(joined)
+    return _logsumexp(src, index, dim, out, dim_size, eps)
 
 
 def scatter_std(
@@ -131,15 +168,4 @@ def scatter_std(
     `out` is added to the sum of squares before that is divided. torch_scatter adds 1e-6 to the
     divisor, which is left out.
     """
-    dim = dim % src.dim()
-    count = group_count(index, dim_size if out is None else out.shape[dim])
-    mean = reduce_along(src, index, dim, count, "mean")
-    square = (src - _spread(mean, src, index, dim)).square()
-    number = broadcast(group_sizes(src, index, dim, count), mean, dim).to(src.dtype)
-    divisor = (number - 1).clamp(min=1) if unbiased else number
-    total = scatter_sum(square, index, dim, out, count)
-    variance = total.div_(divisor) if out is not None else total / divisor
-    is_zero = variance == 0
-    # The root has no derivative at 0.
-    root = variance.masked_fill(is_zero, 1.0).sqrt().masked_fill(is_zero, 0.0)
-    return root if out is None else out.copy_(root)
+    return _std(src, index, dim, out, dim_size, unbiased)

@@ -13,16 +13,17 @@ wherever the index groups rows, with halves summed in float32, and results repea
 integers, and an index with an entry for every element, go to torch, and so do products that are
 differentiated. Gradients of src, by any number of derivatives; of `out`, as it was.
 
+TorchScript calls these functions in Python, so that what it compiles can run but not be saved.
+
 Source: torch_scatter. An index out of range raises a ValueError, where torch_scatter writes outside
 of the result.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from gnnkern.compat._along import broadcast, group_count, reduce_along, select_along
+from gnnkern.compat._script import called_in_python
 
 __all__ = [
     "scatter",
@@ -35,61 +36,32 @@ __all__ = [
 ]
 
 
-def scatter_sum(
-    src: Tensor,
-    index: Tensor,
-    dim: int = -1,
-    out: Tensor | None = None,
-    dim_size: int | None = None,
-) -> Tensor:
-    """Sum of each group, added to `out`."""
+# -- what the public functions do, with every argument: TorchScript knows no defaults of these -----
+
+
+@called_in_python
+def _add(src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None) -> Tensor:
     count = group_count(index, dim_size if out is None else out.shape[dim])
     total = reduce_along(src, index, dim, count, "sum")
     return total if out is None else out.add_(total)
 
 
-def scatter_add(
-    src: Tensor,
-    index: Tensor,
-    dim: int = -1,
-    out: Tensor | None = None,
-    dim_size: int | None = None,
+@called_in_python
+def _multiply(
+    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None
 ) -> Tensor:
-    """Another name of `scatter_sum`."""
-    return scatter_sum(src, index, dim, out, dim_size)
-
-
-def scatter_mul(
-    src: Tensor,
-    index: Tensor,
-    dim: int = -1,
-    out: Tensor | None = None,
-    dim_size: int | None = None,
-) -> Tensor:
-    """Product of each group, multiplied into `out`.
-
-    An element that is the only 0 of its group has the product of the others for its gradient, where
-    torch_scatter gives it 0.
-    """
     count = group_count(index, dim_size if out is None else out.shape[dim])
     product = reduce_along(src, index, dim, count, "mul")
     return product if out is None else out.mul_(product)
 
 
-def scatter_mean(
-    src: Tensor,
-    index: Tensor,
-    dim: int = -1,
-    out: Tensor | None = None,
-    dim_size: int | None = None,
+@called_in_python
+def _average(
+    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None
 ) -> Tensor:
-    """Mean of each group; of integers rounded down.
-
-    `out` is added to the sum of its group before that is divided by the number of its elements.
-    """
     if out is None:
         return reduce_along(src, index, dim, group_count(index, dim_size), "mean")
-    scatter_sum(src, index, dim, out)
+    _add(src, index, dim, out, None)
     count = broadcast(group_sizes(src, index, dim, out.shape[dim]), out, dim)
     return out.div_(count, rounding_mode=None if out.is_floating_point() else "floor")
 
@@ -101,6 +73,7 @@ def group_sizes(src: Tensor, index: Tensor, dim: int, count: int) -> Tensor:
     return reduce_along(ones, index, min(dim, index.dim() - 1), count, "sum").clamp_(min=1)
 
 
+@called_in_python
 def select(
     src: Tensor,
     index: Tensor,
@@ -118,6 +91,60 @@ def select(
     argument = torch.where(better & (argument < size), argument, size)
     out.copy_(torch.where(argument < size, best, out))
     return out, argument
+
+
+# -- public ----------------------------------------------------------------------------------------
+
+
+def scatter_sum(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Sum of each group, added to `out`."""
+    return _add(src, index, dim, out, dim_size)
+
+
+def scatter_add(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Another name of `scatter_sum`."""
+    return _add(src, index, dim, out, dim_size)
+
+
+def scatter_mul(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Product of each group, multiplied into `out`.
+
+    An element that is the only 0 of its group has the product of the others for its gradient, where
+    torch_scatter gives it 0.
+    """
+    return _multiply(src, index, dim, out, dim_size)
+
+
+def scatter_mean(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Mean of each group; of integers rounded down.
+
+    `out` is added to the sum of its group before that is divided by the number of its elements.
+    """
+    return _average(src, index, dim, out, dim_size)
 
 
 def scatter_min(
@@ -150,14 +177,6 @@ def scatter_max(
     return select(src, index, dim, out, dim_size, "max")
 
 
-_BY_NAME = {
-    "sum": scatter_sum,
-    "add": scatter_sum,
-    "mul": scatter_mul,
-    "mean": scatter_mean,
-}
-
-
 def scatter(
     src: Tensor,
     index: Tensor,
@@ -171,8 +190,12 @@ def scatter(
     Raises:
         ValueError: `reduce` is none of these, or an index is out of range.
     """
-    if reduce in ("min", "max"):
+    if reduce == "sum" or reduce == "add":
+        return _add(src, index, dim, out, dim_size)
+    if reduce == "mul":
+        return _multiply(src, index, dim, out, dim_size)
+    if reduce == "mean":
+        return _average(src, index, dim, out, dim_size)
+    if reduce == "min" or reduce == "max":
         return select(src, index, dim, out, dim_size, reduce)[0]
-    if reduce not in _BY_NAME:
-        raise ValueError(f"scatter: reduce must be sum, add, mul, mean, min or max, got {reduce!r}")
-    return _BY_NAME[reduce](src, index, dim, out, dim_size)
+    raise ValueError(f"scatter: reduce must be sum, add, mul, mean, min or max, got {reduce}")

@@ -7,12 +7,11 @@
 index that is not sorted gives the right result too.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from gnnkern.compat._along import broadcast
+from gnnkern.compat._script import called_in_python
 from gnnkern.compat.torch_scatter.scatter import scatter_mean, scatter_sum, select
 
 __all__ = [
@@ -28,7 +27,20 @@ __all__ = [
 
 def _expanded(src: Tensor, index: Tensor) -> Tensor:
     """The index with the leading sizes of src."""
-    return index.expand(*src.shape[: index.dim() - 1], index.shape[-1])
+    return index.expand(src.shape[: index.dim() - 1] + index.shape[-1:])
+
+
+@called_in_python
+def gather(src: Tensor, index: Tensor, out: Tensor | None) -> Tensor:
+    """`gather_coo` with every argument, as TorchScript calls it."""
+    dim = index.dim() - 1
+    if dim == 0:
+        gathered = src.index_select(0, index)
+    else:
+        index = _expanded(src, index)
+        shape = torch.Size((*src.shape[:dim], index.shape[-1], *src.shape[dim + 1 :]))
+        gathered = src.gather(dim, broadcast(index, src.new_empty(()).expand(shape), dim).long())
+    return gathered if out is None else out.copy_(gathered)
 
 
 def segment_sum_coo(
@@ -78,13 +90,13 @@ def segment_coo(
     Raises:
         ValueError: `reduce` is none of these, or an index is out of range.
     """
-    if reduce in ("sum", "add"):
+    if reduce == "sum" or reduce == "add":
         return segment_sum_coo(src, index, out, dim_size)
     if reduce == "mean":
         return segment_mean_coo(src, index, out, dim_size)
-    if reduce in ("min", "max"):
+    if reduce == "min" or reduce == "max":
         return select(src, _expanded(src, index), index.dim() - 1, out, dim_size, reduce)[0]
-    raise ValueError(f"segment_coo: reduce must be sum, add, mean, min or max, got {reduce!r}")
+    raise ValueError(f"segment_coo: reduce must be sum, add, mean, min or max, got {reduce}")
 
 
 def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
@@ -98,11 +110,4 @@ def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
     Returns:
         [..., E, ...], of any dtype. Gradients: of src, by any number of derivatives.
     """
-    dim = index.dim() - 1
-    if dim == 0:
-        gathered = src.index_select(0, index)
-    else:
-        index = _expanded(src, index)
-        shape = torch.Size((*src.shape[:dim], index.shape[-1], *src.shape[dim + 1 :]))
-        gathered = src.gather(dim, broadcast(index, src.new_empty(()).expand(shape), dim).long())
-    return gathered if out is None else out.copy_(gathered)
+    return gather(src, index, out)

@@ -7,14 +7,13 @@ An empty segment gets 0. `out` is written over. Results, numerics and gradients 
 scatter family. Rows outside of all segments have no part in it, as in torch_scatter.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from gnnkern.backends import FLOAT_DTYPES
 from gnnkern.compat._along import reduce_along, select_along
-from gnnkern.compat.torch_scatter.segment_coo import gather_coo
+from gnnkern.compat._script import called_in_python
+from gnnkern.compat.torch_scatter.segment_coo import gather
 from gnnkern.ops.segment_gather import segment_gather
 from gnnkern.ops.segment_reduce import segment_reduce
 
@@ -53,6 +52,7 @@ def _segment_of_row(indptr: Tensor, src: Tensor) -> Tensor:  # [..., E]
     return torch.where(segment < 0, num_segments, segment)
 
 
+@called_in_python
 def _reduce(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> Tensor:
     dim, shared = indptr.dim() - 1, _boundaries(indptr)
     plain = shared.dim() == 1 and src.dtype in FLOAT_DTYPES
@@ -67,6 +67,7 @@ def _reduce(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> Ten
     return result if out is None else out.copy_(result)
 
 
+@called_in_python
 def _select(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> tuple[Tensor, Tensor]:
     dim, num_segments = indptr.dim() - 1, indptr.shape[-1] - 1
     segment = _segment_of_row(_boundaries(indptr) if dim == 0 else indptr, src)
@@ -74,6 +75,19 @@ def _select(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> tup
     best = best.narrow(dim, 0, num_segments).contiguous()
     argument = argument.narrow(dim, 0, num_segments).contiguous()
     return best if out is None else out.copy_(best), argument
+
+
+@called_in_python
+def _gather(src: Tensor, indptr: Tensor, out: Tensor | None) -> Tensor:
+    dim, shared = indptr.dim() - 1, _boundaries(indptr)
+    if shared.dim() == 1 and src.dtype in FLOAT_DTYPES:
+        rows = segment_gather(src.movedim(dim, 0), shared)
+        gathered = rows.movedim(0, dim).contiguous()
+    else:
+        num_rows = int(indptr.flatten()[-1]) if src.numel() else 0
+        lead = src.new_empty(()).expand(*src.shape[:dim], num_rows)
+        gathered = gather(src, _segment_of_row(indptr, lead), None)
+    return gathered if out is None else out.copy_(gathered)
 
 
 def segment_sum_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor:
@@ -113,11 +127,13 @@ def segment_csr(
     Raises:
         ValueError: `reduce` is none of these.
     """
-    if reduce in ("min", "max"):
+    if reduce == "min" or reduce == "max":
         return _select(src, indptr, out, reduce)[0]
-    if reduce in ("sum", "add", "mean"):
-        return _reduce(src, indptr, out, "mean" if reduce == "mean" else "sum")
-    raise ValueError(f"segment_csr: reduce must be sum, add, mean, min or max, got {reduce!r}")
+    if reduce == "sum" or reduce == "add":
+        return _reduce(src, indptr, out, "sum")
+    if reduce == "mean":
+        return _reduce(src, indptr, out, "mean")
+    raise ValueError(f"segment_csr: reduce must be sum, add, mean, min or max, got {reduce}")
 
 
 def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor:
@@ -131,12 +147,4 @@ def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor
     Returns:
         [..., E, ...], of any dtype. Gradients: of src, by any number of derivatives.
     """
-    dim, shared = indptr.dim() - 1, _boundaries(indptr)
-    if shared.dim() == 1 and src.dtype in FLOAT_DTYPES:
-        rows = segment_gather(src.movedim(dim, 0), shared)
-        gathered = rows.movedim(0, dim).contiguous()
-    else:
-        num_rows = int(indptr.flatten()[-1]) if src.numel() else 0
-        lead = src.new_empty(()).expand(*src.shape[:dim], num_rows)
-        gathered = gather_coo(src, _segment_of_row(indptr, lead))
-    return gathered if out is None else out.copy_(gathered)
+    return _gather(src, indptr, out)
