@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from gnnkern.compat.torch_sparse.storage import SparseStorage
+from gnnkern.compat.torch_sparse.storage import OptTensor, SparseStorage
 
 if TYPE_CHECKING:
     from gnnkern.compat.torch_sparse.tensor import SparseTensor
@@ -127,7 +127,7 @@ class Matrix:
 
     # -- what it is --------------------------------------------------------------------------------
 
-    def csc(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def csc(self) -> tuple[Tensor, Tensor, OptTensor]:
         """(colptr [N + 1], row [E], value) in the order of columns."""
         storage = self._storage
         order, value = storage.csr2csc(), storage.value()

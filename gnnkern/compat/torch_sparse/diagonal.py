@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import left_alone
 from gnnkern.compat.torch_sparse._matrix import bind
 from gnnkern.compat.torch_sparse.selection import masked_select_nnz
-from gnnkern.compat.torch_sparse.tensor import SparseTensor, left_alone
+from gnnkern.compat.torch_sparse.tensor import SparseTensor
 
 __all__ = ["fill_diag", "get_diag", "remove_diag", "set_diag"]
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import left_alone
 from gnnkern.compat.torch_sparse._matrix import bind
-from gnnkern.compat.torch_sparse.tensor import SparseTensor, left_alone
+from gnnkern.compat.torch_sparse.tensor import SparseTensor
 from gnnkern.ops.spmm import spmm as _spmm
 
 __all__ = ["matmul", "product", "spmm", "spspmm"]

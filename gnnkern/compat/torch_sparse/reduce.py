@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import left_alone
 from gnnkern.compat.torch_scatter import scatter, segment_csr
 from gnnkern.compat.torch_sparse._matrix import bind
-from gnnkern.compat.torch_sparse.tensor import SparseTensor, left_alone
+from gnnkern.compat.torch_sparse.tensor import SparseTensor
 
 __all__ = ["max", "mean", "min", "reduction", "sum"]
 

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import left_alone
 from gnnkern.compat.torch_scatter import gather_csr
 from gnnkern.compat.torch_sparse._matrix import bind
 from gnnkern.compat.torch_sparse.storage import SparseStorage, pointers
-from gnnkern.compat.torch_sparse.tensor import SparseTensor, left_alone
+from gnnkern.compat.torch_sparse.tensor import SparseTensor
 
 __all__ = [
     "cat",

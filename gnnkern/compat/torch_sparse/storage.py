@@ -9,11 +9,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import left_alone
 from gnnkern.compat.pyg_lib.ops import index_sort
 from gnnkern.compat.torch_scatter import scatter
 from gnnkern.graph import Graph
 
-__all__ = ["SparseStorage"]
+__all__ = ["OptTensor", "SparseStorage", "pointers"]
+
+# By a name, because TorchScript reads no union inside of brackets.
+OptTensor = Tensor | None
 
 _CACHED = ("rowcount", "rowptr", "colcount", "colptr", "csr2csc", "csc2csr")
 
@@ -21,6 +25,11 @@ _CACHED = ("rowcount", "rowptr", "colcount", "colptr", "csr2csc", "csc2csr")
 def pointers(count: Tensor) -> Tensor:
     """Where each of consecutive runs begins: one more than there are runs."""
     return torch.cat([count.new_zeros(1), count.cumsum(0)])
+
+
+def _inverse(order: Tensor) -> Tensor:
+    position = torch.arange(order.shape[0], device=order.device)
+    return torch.empty_like(order).index_copy_(0, order, position)
 
 
 class Storage:
@@ -96,19 +105,19 @@ class Storage:
         return num_rows, num_cols
 
     def _sort(self) -> None:
-        key = self.row() * self._sizes[1] + self._col
+        key = self.rows() * self._sizes[1] + self._col
         if bool((key[1:] >= key[:-1]).all()):
             return
         _, order = index_sort(key)
         counts = ("rowcount", "rowptr", "colcount", "colptr")
         kept = {name: array for name, array in self._cache.items() if name in counts}
-        self._row, self._col = self.row()[order], self._col[order]
+        self._row, self._col = self.rows()[order], self._col[order]
         self._value = None if self._value is None else self._value[order]
         self._cache = kept
 
     # -- what it holds -----------------------------------------------------------------------------
 
-    def row(self) -> Tensor:
+    def rows(self) -> Tensor:
         """[E] row of each entry."""
         if self._row is None:
             rowptr = self._cache["rowptr"]
@@ -116,17 +125,17 @@ class Storage:
             self._row = rows.repeat_interleave(rowptr.diff(), output_size=self._col.shape[0])
         return self._row
 
-    def col(self) -> Tensor:
-        """[E] column of each entry."""
-        return self._col
+    def rowptr(self) -> Tensor:
+        """[M + 1] where each row begins."""
+        raise NotImplementedError
+
+    def csc2csr(self) -> Tensor:
+        """[E] position, in the order of columns, of each entry in the order of rows."""
+        raise NotImplementedError
 
     def has_value(self) -> bool:
         """Whether entries have values; else each stands for 1."""
         return self._value is not None
-
-    def value(self) -> Tensor | None:
-        """[E, ...] value of each entry."""
-        return self._value
 
     def sparse_sizes(self) -> tuple[int, int]:
         """(rows, columns)."""
@@ -141,42 +150,6 @@ class Storage:
         if array is None:
             array = self._cache[name] = compute()
         return array
-
-    def rowptr(self) -> Tensor:
-        """[M + 1] where each row begins."""
-        return self._derived("rowptr", lambda: pointers(self.rowcount()))
-
-    def rowcount(self) -> Tensor:
-        """[M] entries in each row."""
-        if "rowptr" in self._cache:
-            return self._derived("rowcount", lambda: self._cache["rowptr"].diff())
-        return self._derived(
-            "rowcount", lambda: torch.bincount(self.row(), minlength=self._sizes[0])
-        )
-
-    def colptr(self) -> Tensor:
-        """[N + 1] where each column begins in the order of columns."""
-        return self._derived("colptr", lambda: pointers(self.colcount()))
-
-    def colcount(self) -> Tensor:
-        """[N] entries in each column."""
-        return self._derived(
-            "colcount", lambda: torch.bincount(self._col, minlength=self._sizes[1])
-        )
-
-    def csr2csc(self) -> Tensor:
-        """[E] position, in the order of rows, of each entry in the order of columns."""
-        return self._derived("csr2csc", lambda: index_sort(self._col, self._sizes[1])[1])
-
-    def csc2csr(self) -> Tensor:
-        """[E] its inverse."""
-
-        def invert() -> Tensor:
-            forward = self.csr2csc()
-            position = torch.arange(forward.shape[0], device=forward.device)
-            return torch.empty_like(forward).index_copy_(0, forward, position)
-
-        return self._derived("csc2csr", invert)
 
     def graph(self) -> Graph:
         """The matrix as a graph from columns to rows; its edge order is that of the entries."""
@@ -228,12 +201,12 @@ class Storage:
 
     def is_coalesced(self) -> bool:
         """Whether no entry is there twice."""
-        key = self.row() * self._sizes[1] + self._col
+        key = self.rows() * self._sizes[1] + self._col
         return bool((key[1:] > key[:-1]).all())
 
     def coalesce(self, reduce: str = "sum") -> "SparseStorage":
         """Entries at one place reduced into one."""
-        key = self.row() * self._sizes[1] + self._col
+        key = self.rows() * self._sizes[1] + self._col
         first = torch.ones_like(key, dtype=torch.bool)
         first[1:] = key[1:] > key[:-1]
         if bool(first.all()):
@@ -243,7 +216,7 @@ class Storage:
             group = first.cumsum(0) - 1
             value = scatter(value, group, 0, dim_size=int(group[-1]) + 1, reduce=reduce)
         return SparseStorage(
-            row=self.row()[first],
+            row=self.rows()[first],
             col=self._col[first],
             value=value,
             sparse_sizes=self._sizes,
@@ -266,7 +239,7 @@ class Storage:
 
     def clear_cache_(self) -> "Storage":
         """Forget every derived array."""
-        self.row()
+        self.rows()
         self._cache, self._graph = {}, None
         return self
 
@@ -315,6 +288,37 @@ class SparseStorage(Storage):
         is_sorted: bool = False,
         trust_data: bool = False,
     ) -> None:
+        self._fill(
+            row,
+            rowptr,
+            col,
+            value,
+            sparse_sizes,
+            rowcount,
+            colptr,
+            colcount,
+            csr2csc,
+            csc2csr,
+            is_sorted,
+            trust_data,
+        )
+
+    @left_alone
+    def _fill(
+        self,
+        row: Tensor | None,
+        rowptr: Tensor | None,
+        col: Tensor | None,
+        value: Tensor | None,
+        sparse_sizes: tuple[int | None, int | None] | None,
+        rowcount: Tensor | None,
+        colptr: Tensor | None,
+        colcount: Tensor | None,
+        csr2csc: Tensor | None,
+        csc2csr: Tensor | None,
+        is_sorted: bool,
+        trust_data: bool,
+    ) -> None:
         cached = {
             "rowcount": rowcount,
             "colptr": colptr,
@@ -323,3 +327,54 @@ class SparseStorage(Storage):
             "csc2csr": csc2csr,
         }
         self.fill(row, rowptr, col, value, sparse_sizes, cached, is_sorted, trust_data)
+
+    @left_alone
+    def value(self) -> OptTensor:
+        """[E, ...] value of each entry, or None."""
+        return self._value
+
+    @left_alone
+    def row(self) -> Tensor:
+        """[E] row of each entry."""
+        return self.rows()
+
+    @left_alone
+    def col(self) -> Tensor:
+        """[E] column of each entry."""
+        return self._col
+
+    @left_alone
+    def rowptr(self) -> Tensor:
+        """[M + 1] where each row begins."""
+        return self._derived("rowptr", lambda: pointers(self.rowcount()))
+
+    @left_alone
+    def rowcount(self) -> Tensor:
+        """[M] entries in each row."""
+        if "rowptr" in self._cache:
+            return self._derived("rowcount", lambda: self._cache["rowptr"].diff())
+        return self._derived(
+            "rowcount", lambda: torch.bincount(self.rows(), minlength=self._sizes[0])
+        )
+
+    @left_alone
+    def colptr(self) -> Tensor:
+        """[N + 1] where each column begins in the order of columns."""
+        return self._derived("colptr", lambda: pointers(self.colcount()))
+
+    @left_alone
+    def colcount(self) -> Tensor:
+        """[N] entries in each column."""
+        return self._derived(
+            "colcount", lambda: torch.bincount(self._col, minlength=self._sizes[1])
+        )
+
+    @left_alone
+    def csr2csc(self) -> Tensor:
+        """[E] position, in the order of rows, of each entry in the order of columns."""
+        return self._derived("csr2csc", lambda: index_sort(self._col, self._sizes[1])[1])
+
+    @left_alone
+    def csc2csr(self) -> Tensor:
+        """[E] its inverse."""
+        return self._derived("csc2csr", lambda: _inverse(self.csr2csc()))

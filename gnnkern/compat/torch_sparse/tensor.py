@@ -5,24 +5,19 @@ hand over to functions that it leaves alone, because a layer that takes a `Spars
 is scripted for both. Scripted code cannot make or use a matrix, only be compiled for one.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Optional
 
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import left_alone
 from gnnkern.compat.torch_sparse._matrix import Matrix
-from gnnkern.compat.torch_sparse.storage import SparseStorage
+from gnnkern.compat.torch_sparse.storage import OptTensor, SparseStorage
 
-__all__ = ["SparseTensor", "left_alone"]
+__all__ = ["SparseTensor"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def left_alone(function: F) -> F:
-    """Mark a function as one that scripted code may name and never runs."""
-    torch.jit.unused(function)
-    return function
+# TorchScript reads no `torch.dtype | None`.
+MaybeDtype = Optional[torch.dtype]  # noqa: UP045
 
 
 class SparseTensor(Matrix):
@@ -113,13 +108,13 @@ class SparseTensor(Matrix):
         return self._storage
 
     @left_alone
-    def coo(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def coo(self) -> tuple[Tensor, Tensor, OptTensor]:
         """(row [E], column [E], value)."""
         storage = self._storage
         return storage.row(), storage.col(), storage.value()
 
     @left_alone
-    def csr(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def csr(self) -> tuple[Tensor, Tensor, OptTensor]:
         """(rowptr [M + 1], column [E], value)."""
         storage = self._storage
         return storage.rowptr(), storage.col(), storage.value()
@@ -161,20 +156,20 @@ class SparseTensor(Matrix):
     def _with_value(self, value: Tensor | None, layout: str | None) -> "SparseTensor":
         return self.from_storage(self._storage.set_value(value, layout))
 
-    def fill_value(self, fill_value: float, dtype: torch.dtype | None = None) -> "SparseTensor":
+    def fill_value(self, fill_value: float, dtype: MaybeDtype = None) -> "SparseTensor":
         """The same entries, each with one value."""
         return self._with_one_value(fill_value, dtype)
 
     @left_alone
-    def _with_one_value(self, fill_value: float, dtype: torch.dtype | None) -> "SparseTensor":
+    def _with_one_value(self, fill_value: float, dtype: MaybeDtype) -> "SparseTensor":
         return self._with_value(self._filled(fill_value, dtype), None)
 
-    def to_torch_sparse_csr_tensor(self, dtype: torch.dtype | None = None) -> Tensor:
+    def to_torch_sparse_csr_tensor(self, dtype: MaybeDtype = None) -> Tensor:
         """The same in torch's CSR layout."""
         return self._as_torch_csr(dtype)
 
     @left_alone
-    def _as_torch_csr(self, dtype: torch.dtype | None) -> Tensor:
+    def _as_torch_csr(self, dtype: MaybeDtype) -> Tensor:
         storage = self._storage
         return torch.sparse_csr_tensor(
             storage.rowptr(), storage.col(), self._values(dtype), self.sizes()
