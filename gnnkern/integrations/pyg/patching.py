@@ -1,0 +1,132 @@
+"""`patch_pyg`: PyG's functions on gnnkern's kernels, in place, and back."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gnnkern.integrations.pyg import report
+
+__all__ = ["patch_pyg", "patched_pyg", "unpatch_pyg"]
+
+LEVELS = ("ops",)
+# Minor versions of torch_geometric that the tests ran on.
+TESTED = ("2.8",)
+
+_lock = threading.RLock()
+
+
+class _Patch:
+    """What is in force."""
+
+    level: str | None = None
+    pairs: list[tuple[Any, Any]] = []  # noqa: RUF012
+    undo: list[Callable[[], None]] = []  # noqa: RUF012
+    cache: Any = None
+
+
+def patch_pyg(
+    level: str = "ops", *, max_cache_bytes: int = 2**30, check_writes: bool = False
+) -> None:
+    """Run PyG's layers on gnnkern's kernels, those made already and those made later.
+
+    Args:
+        level: "ops": `scatter`, `segment`, `softmax`, `spmm`, `index_sort` and the products of
+            `EdgeIndex`, wherever a module names them; self loops and `gcn_norm` are remembered for
+            an edge_index that comes again.
+        max_cache_bytes: Bound of the graphs kept.
+        check_writes: Find writes to an edge_index that no counter sees: by `.data`, numpy, DLPack.
+            It reads the edges at every use of a graph.
+
+    Calling it again changes the level and counts from 0. A model needs no change, and its
+    `state_dict` has none. Calls that the kernels do not take are PyG's as before, and
+    `gnnkern.pyg_report()` names them.
+
+    Raises:
+        ImportError: torch_geometric is not installed.
+        ValueError: the level is none of these.
+
+    Warns:
+        UserWarning: of a version of torch_geometric that was not tested.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"patch_pyg: level must be one of {', '.join(LEVELS)}, got {level!r}")
+    if importlib.util.find_spec("torch_geometric") is None:
+        raise ImportError("patch_pyg: torch_geometric is not installed: pip install gnnkern[pyg]")
+    with _lock:
+        unpatch_pyg()
+        _warn_untested()
+        report.reset()
+        _patch_ops(max_cache_bytes, check_writes)
+        _Patch.level = level
+
+
+def unpatch_pyg() -> None:
+    """Put PyG's own functions back, and forget the graphs."""
+    from gnnkern.integrations.pyg.rebind import restore
+
+    with _lock:
+        for undo in reversed(_Patch.undo):
+            undo()
+        restore(_Patch.pairs)
+        _Patch.level, _Patch.pairs, _Patch.undo, _Patch.cache = None, [], [], None
+
+
+@contextmanager
+def patched_pyg(
+    level: str = "ops", *, max_cache_bytes: int = 2**30, check_writes: bool = False
+) -> Iterator[None]:
+    """`patch_pyg` inside a block; then PyG is as it was before, patched or not."""
+    before = _Patch.level
+    patch_pyg(level, max_cache_bytes=max_cache_bytes, check_writes=check_writes)
+    try:
+        yield
+    finally:
+        if before is None:
+            unpatch_pyg()
+        elif before != level:
+            patch_pyg(before)
+
+
+def _warn_untested() -> None:
+    import torch_geometric
+
+    version = ".".join(torch_geometric.__version__.split(".")[:2])
+    if version not in TESTED:
+        warnings.warn(
+            f"patch_pyg: torch_geometric {torch_geometric.__version__} was not tested, but "
+            f"{', '.join(TESTED)}",
+            stacklevel=3,
+        )
+
+
+def _patch_ops(max_cache_bytes: int, check_writes: bool) -> None:
+    # Names that are bound by import have to be there first.
+    importlib.import_module("torch_geometric.nn")
+    conv = importlib.import_module("torch_geometric.nn.conv.gcn_conv")
+    utils = importlib.import_module("torch_geometric.utils")
+    edge_index = importlib.import_module("torch_geometric.edge_index")
+    from gnnkern.integrations.pyg import memo
+    from gnnkern.integrations.pyg.graph_cache import GraphCache
+    from gnnkern.integrations.pyg.ops import Ops
+    from gnnkern.integrations.pyg.rebind import rebind, replacement
+
+    names = ("scatter", "segment", "softmax", "spmm", "index_sort")
+    originals = {name: getattr(utils, name) for name in names}
+    originals["edge_index_product"] = edge_index._spmm
+    helpers = {name: getattr(utils, name) for name in memo.NAMES if name != "gcn_norm"}
+    helpers["gcn_norm"] = conv.gcn_norm
+    _Patch.cache = GraphCache(max_cache_bytes, check_writes)
+    ops = Ops(originals, _Patch.cache)
+    remembered = memo.Memo(helpers, _Patch.cache)
+    new = {name: getattr(ops, name) for name in originals}
+    new |= {name: remembered.function(name) for name in memo.NAMES}
+    originals |= helpers
+    pairs = [(originals[name], replacement(originals[name], new[name])) for name in new]
+    rebind(pairs)
+    _Patch.pairs = pairs
