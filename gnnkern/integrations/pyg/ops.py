@@ -34,9 +34,9 @@ from gnnkern.ops.segment_logsumexp import segment_logsumexp
 from gnnkern.ops.segment_reduce import segment_reduce
 from gnnkern.ops.spmm import spmm as product
 
-__all__ = ["Ops"]
+__all__ = ["REDUCES", "Ops", "plain_index", "without_autocast"]
 
-_REDUCES = {
+REDUCES = {
     "sum": "sum",
     "add": "sum",
     "mean": "mean",
@@ -80,7 +80,7 @@ class Ops:
         why = observed() or reason_against(src)
         index = plain_index(index)
         why = why or reason_against_index(index)
-        word = _REDUCES.get(reduce, "")
+        word = REDUCES.get(reduce, "")
         if why is None and not word:
             why = f"reduce={reduce!r}"
         elif why is None and word == "mul" and needs_gradient(src):

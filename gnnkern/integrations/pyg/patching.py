@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gnnkern.integrations.pyg import report
+from gnnkern.integrations.pyg import fusing, memo, report
+from gnnkern.integrations.pyg.graph_cache import GraphCache
+from gnnkern.integrations.pyg.ops import Ops
+from gnnkern.integrations.pyg.rebind import rebind, replacement, restore
 
 __all__ = ["patch_pyg", "patched_pyg", "unpatch_pyg"]
 
-LEVELS = ("ops",)
+LEVELS = ("ops", "fuse")
 # Minor versions of torch_geometric that the tests ran on.
 TESTED = ("2.8",)
 
@@ -31,14 +34,15 @@ class _Patch:
 
 
 def patch_pyg(
-    level: str = "ops", *, max_cache_bytes: int = 2**30, check_writes: bool = False
+    level: str = "fuse", *, max_cache_bytes: int = 2**30, check_writes: bool = False
 ) -> None:
     """Run PyG's layers on gnnkern's kernels, those made already and those made later.
 
     Args:
         level: "ops": `scatter`, `segment`, `softmax`, `spmm`, `index_sort` and the products of
             `EdgeIndex`, wherever a module names them; self loops and `gcn_norm` are remembered for
-            an edge_index that comes again.
+            an edge_index that comes again. "fuse": also, messages are not made where a reduction
+            can read the features of the nodes instead.
         max_cache_bytes: Bound of the graphs kept.
         check_writes: Find writes to an edge_index that no counter sees: by `.data`, numpy, DLPack.
             It reads the edges at every use of a graph.
@@ -62,14 +66,12 @@ def patch_pyg(
         unpatch_pyg()
         _warn_untested()
         report.reset()
-        _patch_ops(max_cache_bytes, check_writes)
+        _patch(level, GraphCache(max_cache_bytes, check_writes))
         _Patch.level = level
 
 
 def unpatch_pyg() -> None:
     """Put PyG's own functions back, and forget the graphs."""
-    from gnnkern.integrations.pyg.rebind import restore
-
     with _lock:
         for undo in reversed(_Patch.undo):
             undo()
@@ -79,7 +81,7 @@ def unpatch_pyg() -> None:
 
 @contextmanager
 def patched_pyg(
-    level: str = "ops", *, max_cache_bytes: int = 2**30, check_writes: bool = False
+    level: str = "fuse", *, max_cache_bytes: int = 2**30, check_writes: bool = False
 ) -> Iterator[None]:
     """`patch_pyg` inside a block; then PyG is as it was before, patched or not."""
     before = _Patch.level
@@ -105,28 +107,24 @@ def _warn_untested() -> None:
         )
 
 
-def _patch_ops(max_cache_bytes: int, check_writes: bool) -> None:
+def _patch(level: str, cache: GraphCache) -> None:
     # Names that are bound by import have to be there first.
     importlib.import_module("torch_geometric.nn")
     conv = importlib.import_module("torch_geometric.nn.conv.gcn_conv")
     utils = importlib.import_module("torch_geometric.utils")
     edge_index = importlib.import_module("torch_geometric.edge_index")
-    from gnnkern.integrations.pyg import memo
-    from gnnkern.integrations.pyg.graph_cache import GraphCache
-    from gnnkern.integrations.pyg.ops import Ops
-    from gnnkern.integrations.pyg.rebind import rebind, replacement
-
     names = ("scatter", "segment", "softmax", "spmm", "index_sort")
     originals = {name: getattr(utils, name) for name in names}
     originals["edge_index_product"] = edge_index._spmm
     helpers = {name: getattr(utils, name) for name in memo.NAMES if name != "gcn_norm"}
     helpers["gcn_norm"] = conv.gcn_norm
-    _Patch.cache = GraphCache(max_cache_bytes, check_writes)
-    ops = Ops(originals, _Patch.cache)
-    remembered = memo.Memo(helpers, _Patch.cache)
+    ops = Ops(originals, cache) if level == "ops" else fusing.FusedOps(originals, cache)
+    remembered = memo.Memo(helpers, cache)
     new = {name: getattr(ops, name) for name in originals}
     new |= {name: remembered.function(name) for name in memo.NAMES}
     originals |= helpers
     pairs = [(originals[name], replacement(originals[name], new[name])) for name in new]
     rebind(pairs)
-    _Patch.pairs = pairs
+    _Patch.pairs, _Patch.cache = pairs, cache
+    if isinstance(ops, fusing.FusedOps):
+        _Patch.undo.append(fusing.apply(ops))

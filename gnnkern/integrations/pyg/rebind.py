@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
+import torch
+
 __all__ = ["Replacement", "rebind", "replacement", "restore"]
 
 Replacement = tuple[Any, Any]  # what is there, and what is to be there
@@ -15,8 +17,11 @@ Replacement = tuple[Any, Any]  # what is there, and what is to be there
 
 def replacement(original: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with the looks of `original`, which TorchScript goes on to compile."""
+    is_compiling = torch.compiler.is_compiling
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if is_compiling():
+            return original(*args, **kwargs)
         return function(*args, **kwargs)
 
     # TorchScript looks up the types of an overloaded function among the globals of what it finds.
