@@ -155,6 +155,9 @@ class Ops:
         why = why or reason_against_index(ptr if by_ptr else index)
         if why is None and not (-src.dim() <= dim < src.dim()):
             why = "dim out of range"
+        elif why is None and by_ptr and dim % src.dim() != 0:
+            # Which PyG refuses without torch_scatter.
+            why = "boundaries along another dimension than the first"
         if why is not None:
             return self._left("softmax", why, *args)
         dim %= src.dim()
