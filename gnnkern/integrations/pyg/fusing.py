@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnkern.graph import Graph
-from gnnkern.integrations.pyg import lazy, report
+from gnnkern.integrations.pyg import attention, lazy, report
 from gnnkern.integrations.pyg.expressions import Cat, Expression, Gather, Pair, same_index
 from gnnkern.integrations.pyg.lazy import LazyMessage
 from gnnkern.integrations.pyg.ops import REDUCES, Ops, plain_index, without_autocast
@@ -192,7 +192,7 @@ def _spmm(graph: Graph, x: Tensor, edge: Tensor | None, op: str, reduce: str) ->
 
 
 def apply(ops: FusedOps) -> Callable[[], None]:
-    """Make the gathers of `MessagePassing` lazy; what is returned undoes it."""
+    """Make the gathers of `MessagePassing` lazy, and fuse attention; what is returned undoes it."""
     from torch_geometric.nn.conv.message_passing import MessagePassing
 
     original = MessagePassing._index_select_safe
@@ -223,8 +223,10 @@ def apply(ops: FusedOps) -> Callable[[], None]:
 
     MessagePassing._index_select_safe = gather
     lazy.on_both_ends["dot"] = ops.dot
+    undo_attention = attention.apply(ops.cache)
 
     def undo() -> None:
+        undo_attention()
         MessagePassing._index_select_safe = original
         lazy.on_both_ends.clear()
 

@@ -77,7 +77,6 @@ class _Entry:
     stamps: tuple[Stamp, ...]
     result: Any = None
     is_made: bool = False
-    bytes: int = 0
     used: int = 0
     # Stamps of tensors in the result, which callers could change.
     given: tuple[tuple[Tensor, Stamp], ...] = ()
@@ -114,9 +113,8 @@ class GraphCache:
     def num_bytes(self) -> int:
         """What is kept."""
         with self._lock:
-            return sum(
-                e.bytes for entries in self._owners.values() for e in entries.by_key.values()
-            )
+            every = [e for owned in self._owners.values() for e in owned.by_key.values()]
+            return sum(_bytes_of(entry.result) for entry in every)
 
     def graph(
         self,
@@ -146,7 +144,7 @@ class GraphCache:
 
         key = ("graph", num_dst, num_src)
         pays = width >= SORT_PAYS_FROM_WIDTH
-        found: Graph | None = self._get(key, tensors, build, pays, _graph_bytes)
+        found: Graph | None = self._get(key, tensors, build, pays)
         return found
 
     def remember(
@@ -156,7 +154,7 @@ class GraphCache:
 
         The result must hold none of them, which it would keep for ever.
         """
-        result: tuple[Any, ...] = self._get(key, tensors, make, True, _tensor_bytes)
+        result: tuple[Any, ...] = self._get(key, tensors, make, True)
         return result
 
     def _get(
@@ -165,7 +163,6 @@ class GraphCache:
         tensors: tuple[Tensor, ...],
         make: Callable[[], Any],
         at_once: bool,
-        bytes_of: Callable[[Any], int],
     ) -> Any:
         stamps = [stamp_of(tensor, self.check_writes) for tensor in tensors]
         owners = [_owner(tensor) for tensor in tensors]
@@ -200,7 +197,7 @@ class GraphCache:
         report.graph("built")
         others = tuple(owner for owner in owners[1:] if owner is not owners[0])
         with self._lock:
-            entry.result, entry.bytes, entry.is_made = result, bytes_of(result), True
+            entry.result, entry.is_made = result, True
             entry.given = tuple((owner, _plain_stamp(owner)) for owner in others)
             if isinstance(result, tuple):
                 given = [t for t in result if isinstance(t, Tensor) and not t.is_inference()]
@@ -212,18 +209,19 @@ class GraphCache:
 
     def _drop(self, keep: _Entry) -> None:
         """Let go of what was used longest ago until the bound holds."""
+        # What layers have added to a graph since, its reverse or its loops, counts as well.
         every = [
-            (entry.used, entries, key, entry)
+            (_bytes_of(entry.result), entries, key, entry)
             for entries in self._owners.values()
             for key, entry in entries.by_key.items()
         ]
-        total = sum(entry.bytes for *_, entry in every)
-        every.sort(key=lambda item: (item[3] is keep, item[0]))
-        for _, entries, key, entry in every:
+        total = sum(size for size, *_ in every)
+        every.sort(key=lambda item: (item[3] is keep, item[3].used))
+        for size, entries, key, _ in every:
             if total <= self.max_bytes:
                 break
-            if entry.bytes:
-                total -= entry.bytes
+            if size:
+                total -= size
                 del entries.by_key[key]
                 report.graph("dropped")
 
@@ -250,11 +248,17 @@ def _untouched(entry: _Entry) -> bool:
     return all(_plain_stamp(tensor) == stamp for tensor, stamp in entry.given)
 
 
-def _graph_bytes(graph: Graph) -> int:
-    """What a graph takes together with its reverse, which gradients add."""
-    arrays = (graph.indptr, graph.indices, graph.edge_id, graph.csr.plan)
-    return 2 * sum(array.nbytes for array in arrays if array is not None)
-
-
-def _tensor_bytes(result: Any) -> int:
-    return sum(t.nbytes for t in result if isinstance(t, Tensor))
+def _bytes_of(result: Any, seen: set[int] | None = None) -> int:
+    """What a result takes, with everything that hangs on a graph."""
+    seen = set() if seen is None else seen
+    if id(result) in seen:
+        return 0
+    seen.add(id(result))
+    if isinstance(result, Tensor):
+        return result.nbytes
+    if isinstance(result, tuple):
+        return sum(_bytes_of(item, seen) for item in result)
+    if isinstance(result, Graph):
+        parts = (*result.csr, result._reverse, *result._cache.values())
+        return sum(_bytes_of(part, seen) for part in parts)
+    return 0

@@ -363,6 +363,16 @@ def _sum(message: Any, dim: Any = None, keepdim: bool = False, **kwargs: Any) ->
     return out.unsqueeze(-1) if keepdim else out
 
 
+def _new(method: Callable[..., Tensor]) -> Callable[..., Any]:
+    """A new tensor of a given shape, like the features."""
+
+    def handler(message: Any, *args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            return method(message.expression.leaves[0].detach(), *args, **kwargs)
+
+    return handler
+
+
 _STAY_LAZY: dict[Any, Callable[..., Any]] = {
     torch.mul: _binary("mul"),
     Tensor.mul: _binary("mul"),
@@ -399,6 +409,10 @@ _STAY_LAZY: dict[Any, Callable[..., Any]] = {
     Tensor.reshape: _view,
     Tensor.unsqueeze: _unsqueeze,
     torch.unsqueeze: _unsqueeze,
+    Tensor.new_zeros: _new(Tensor.new_zeros),
+    Tensor.new_ones: _new(Tensor.new_ones),
+    Tensor.new_full: _new(Tensor.new_full),
+    Tensor.new_empty: _new(Tensor.new_empty),
     torch.cat: _cat,
     torch.concat: _cat,
     Tensor.sum: _sum,
