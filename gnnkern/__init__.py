@@ -3,7 +3,14 @@
 from gnnkern.backends import BackendUnavailable, use_backend
 from gnnkern.explain import explain
 from gnnkern.graph import Graph
-from gnnkern.integrations.pyg import patch_pyg, patched_pyg, pyg_report, unpatch_pyg
+from gnnkern.integrations.pyg import (
+    accelerate,
+    decelerate,
+    patch_pyg,
+    patched_pyg,
+    pyg_report,
+    unpatch_pyg,
+)
 from gnnkern.ops import (
     dot_attention,
     edge_softmax,
@@ -28,6 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "Graph",
+    "accelerate",
+    "decelerate",
     "dot_attention",
     "edge_softmax",
     "explain",

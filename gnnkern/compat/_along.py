@@ -115,11 +115,13 @@ def _grouped(src: Tensor, index: Tensor, dim: int, count: int) -> Rows | None:
     return rows_along(src, index, dim, count) if src.dtype in FLOAT_DTYPES else None
 
 
-def reduce_along(src: Tensor, index: Tensor, dim: int, count: int, reduce: str) -> Tensor:
+def reduce_along(
+    src: Tensor, index: Tensor, dim: int, count: int, reduce: str, rounding: str = "floor"
+) -> Tensor:
     """`src` reduced along `dim` into `count` groups, by "sum", "mean" or "mul"; differentiable.
 
-    A group without elements gets 0, for "mul" 1. Means of integers are rounded down. Any number of
-    derivatives: those of a product through torch, whose product has a second one.
+    A group without elements gets 0, for "mul" 1. Means of integers are rounded as `rounding` says.
+    Any number of derivatives: those of a product through torch, whose product has a second one.
     """
     dim = dim % max(src.dim(), 1)
     by_torch = reduce == "mul" and needs_gradient(src)
@@ -138,7 +140,7 @@ def reduce_along(src: Tensor, index: Tensor, dim: int, count: int, reduce: str) 
     if reduce == "mean":
         ones = torch.ones_like(wide, requires_grad=False)
         number = wide.new_zeros(size).scatter_add(dim, index, ones).clamp(min=1)
-        out = out / number if wide.is_floating_point() else out.div(number, rounding_mode="floor")
+        out = out / number if wide.is_floating_point() else out.div(number, rounding_mode=rounding)
     return out.to(src.dtype)
 
 

@@ -74,7 +74,7 @@ def _is_stand_in(name: str) -> bool:
 
 
 def _is_there(name: str) -> bool:
-    if name in sys.modules:
+    if sys.modules.get(name) is not None:
         return True
     return importlib.util.find_spec(name) is not None
 

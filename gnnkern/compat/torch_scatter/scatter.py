@@ -56,14 +56,15 @@ def _multiply(
 
 
 @called_in_python
-def _average(
-    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None
+def average(
+    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, rounding: str
 ) -> Tensor:
+    """`scatter_mean`, with the rounding of integers."""
     if out is None:
-        return reduce_along(src, index, dim, group_count(index, dim_size), "mean")
+        return reduce_along(src, index, dim, group_count(index, dim_size), "mean", rounding)
     _add(src, index, dim, out, None)
     count = broadcast(group_sizes(src, index, dim, out.shape[dim]), out, dim)
-    return out.div_(count, rounding_mode=None if out.is_floating_point() else "floor")
+    return out.div_(count, rounding_mode=None if out.is_floating_point() else rounding)
 
 
 def group_sizes(src: Tensor, index: Tensor, dim: int, count: int) -> Tensor:
@@ -144,7 +145,7 @@ def scatter_mean(
 
     `out` is added to the sum of its group before that is divided by the number of its elements.
     """
-    return _average(src, index, dim, out, dim_size)
+    return average(src, index, dim, out, dim_size, "floor")
 
 
 def scatter_min(
@@ -195,7 +196,7 @@ def scatter(
     if reduce == "mul":
         return _multiply(src, index, dim, out, dim_size)
     if reduce == "mean":
-        return _average(src, index, dim, out, dim_size)
+        return average(src, index, dim, out, dim_size, "floor")
     if reduce == "min" or reduce == "max":
         return select(src, index, dim, out, dim_size, reduce)[0]
     raise ValueError(f"scatter: reduce must be sum, add, mul, mean, min or max, got {reduce}")

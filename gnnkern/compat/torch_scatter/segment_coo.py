@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnnkern.compat._along import broadcast
 from gnnkern.compat._script import called_in_python
-from gnnkern.compat.torch_scatter.scatter import scatter_mean, scatter_sum, select
+from gnnkern.compat.torch_scatter.scatter import average, scatter_sum, select
 
 __all__ = [
     "gather_coo",
@@ -60,8 +60,8 @@ def segment_add_coo(
 def segment_mean_coo(
     src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None
 ) -> Tensor:
-    """Mean of each segment."""
-    return scatter_mean(src, _expanded(src, index), index.dim() - 1, out, dim_size)
+    """Mean of each segment; of integers rounded towards 0."""
+    return average(src, _expanded(src, index), index.dim() - 1, out, dim_size, "trunc")
 
 
 def segment_min_coo(

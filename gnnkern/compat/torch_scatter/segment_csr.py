@@ -62,7 +62,7 @@ def _reduce(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> Ten
     else:
         num_segments = indptr.shape[-1] - 1
         segment = _segment_of_row(indptr, src)
-        result = reduce_along(src, segment, dim, num_segments + 1, reduce)
+        result = reduce_along(src, segment, dim, num_segments + 1, reduce, "trunc")
         result = result.narrow(dim, 0, num_segments).contiguous()
     return result if out is None else out.copy_(result)
 
@@ -101,7 +101,7 @@ def segment_add_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> T
 
 
 def segment_mean_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor:
-    """Mean of each segment; of integers rounded down."""
+    """Mean of each segment; of integers rounded towards 0."""
     return _reduce(src, indptr, out, "mean")
 
 

@@ -22,6 +22,7 @@ from gnnkern.graph import Graph
 from gnnkern.integrations.pyg import report
 from gnnkern.integrations.pyg.graph_cache import GraphCache
 from gnnkern.integrations.pyg.ops import plain_index
+from gnnkern.integrations.pyg.scope import in_force
 from gnnkern.integrations.pyg.stepping_aside import observed, reason_against
 
 __all__ = ["apply"]
@@ -53,9 +54,7 @@ def _call(theirs: Any, ours: Any, cache: GraphCache) -> Callable[..., Any]:
     plain_call = torch.nn.Module.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_compiling():
-            return plain_call(self, *args, **kwargs)
-        if type(self) is not theirs:
+        if is_compiling() or type(self) is not theirs or not (in_force() or _is_blind(self)):
             return plain_call(self, *args, **kwargs)
         taken = _arguments(name, *args, **kwargs)
         why = observed() or _reason_against_layer(self)
@@ -126,7 +125,8 @@ _GLOBAL_HOOKS = (
 
 
 def _reason_against_layer(layer: Any) -> str | None:
-    if layer.explain or any(getattr(layer, name) for name in _HOOKS):
+    hooks = [hook for name in _HOOKS for hook in getattr(layer, name).values()]
+    if layer.explain or not all(hasattr(hook, "is_blind") for hook in hooks):
         return "hooks, or an explanation"
     if any(getattr(torch_module, name) for name in _GLOBAL_HOOKS):
         return "hooks of all modules"
@@ -139,6 +139,11 @@ def _reason_against_layer(layer: Any) -> str | None:
     if type(layer.aggr_module).__name__ != "SumAggregation" or layer.decomposed_layers != 1:
         return "an aggregation of its own, or decomposed layers"
     return None
+
+
+def _is_blind(layer: Any) -> bool:
+    """Whether this layer alone was accelerated: its hooks look at nothing."""
+    return any(hasattr(hook, "is_blind") for hook in layer._forward_pre_hooks.values())
 
 
 def _set_by_pyg(layer: Any) -> set[str]:

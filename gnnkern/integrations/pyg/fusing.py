@@ -11,8 +11,10 @@ from torch import Tensor
 from gnnkern.graph import Graph
 from gnnkern.integrations.pyg import attention, lazy, report
 from gnnkern.integrations.pyg.expressions import Cat, Expression, Gather, Pair, same_index
+from gnnkern.integrations.pyg.graph_cache import GraphCache
 from gnnkern.integrations.pyg.lazy import LazyMessage
 from gnnkern.integrations.pyg.ops import REDUCES, Ops, plain_index, without_autocast
+from gnnkern.integrations.pyg.scope import in_force
 from gnnkern.integrations.pyg.stepping_aside import (
     observed,
     reason_against,
@@ -198,6 +200,9 @@ def apply(ops: FusedOps) -> Callable[[], None]:
     original = MessagePassing._index_select_safe
 
     def gather(self: Any, src: Tensor, index: Tensor) -> Tensor:
+        if not in_force():
+            untouched: Tensor = original(self, src, index)
+            return untouched
         taken = plain_index(index)
         why = observed() or reason_against(src) or reason_against_index(taken)
         if why is None and src.dim() > 0 and self.node_dim % src.dim() != 0:
@@ -206,6 +211,8 @@ def apply(ops: FusedOps) -> Callable[[], None]:
             why = "no edges"
         elif why is None and (self.explain or _has_hooks(self)):
             why = "hooks on messages, or an explanation"
+        if why is None and taken.is_cpu and not _in_range(ops.cache, taken, src.shape[0]):
+            why = "nodes that do not exist"
         if why is not None:
             report.left("gather", why)
             out: Tensor = original(self, src, index)
@@ -231,6 +238,17 @@ def apply(ops: FusedOps) -> Callable[[], None]:
         lazy.on_both_ends.clear()
 
     return undo
+
+
+def _in_range(cache: GraphCache, index: Tensor, num_nodes: int) -> bool:
+    """Whether every node exists; found out once, and here, where PyG says so."""
+
+    def bounds() -> tuple[int, int]:
+        least, largest = torch.aminmax(index)
+        return int(least), int(largest)
+
+    least, largest = cache.remember("bounds", (index,), bounds)
+    return least >= 0 and largest < num_nodes  # type: ignore[no-any-return]
 
 
 def _has_hooks(layer: Any) -> bool:

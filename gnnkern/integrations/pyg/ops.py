@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gnnkern.compat._along import Rows, reduce_along, rows_along
 from gnnkern.compat.pyg_lib.ops import index_sort as sort_integers
+from gnnkern.compat.torch_scatter.segment_csr import segment_csr
 from gnnkern.graph import Graph
 from gnnkern.integrations.pyg import report
 from gnnkern.integrations.pyg.graph_cache import GraphCache
@@ -122,7 +123,13 @@ class Ops:
 
     def segment(self, src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
         """`torch_geometric.utils.segment`."""
-        why = observed() or reason_against(src) or reason_against_index(plain_index(ptr))
+        ptr = plain_index(ptr)
+        why = observed() or reason_against(src)
+        if why is None and with_torch_scatter():
+            # Whose conventions PyG's are then.
+            report.accelerated(f"segment {reduce}")
+            return segment_csr(src, ptr, reduce=reduce)
+        why = why or reason_against_index(ptr)
         if why is None and reduce not in ("sum", "mean", "min", "max"):
             why = f"reduce={reduce!r}"
         elif why is None and reduce in ("min", "max") and needs_gradient(src):
@@ -130,7 +137,7 @@ class Ops:
         if why is not None or src.dim() == 0:
             return self._left("segment", why or "no dimension", src, ptr, reduce)
         try:
-            out = segment_reduce(src, plain_index(ptr), reduce=reduce)
+            out = segment_reduce(src, ptr, reduce=reduce)
         except ValueError as error:
             return self._left("segment", _short(error), src, ptr, reduce)
         report.accelerated(f"segment {reduce}")
@@ -155,8 +162,8 @@ class Ops:
         why = why or reason_against_index(ptr if by_ptr else index)
         if why is None and not (-src.dim() <= dim < src.dim()):
             why = "dim out of range"
-        elif why is None and by_ptr and dim % src.dim() != 0:
-            # Which PyG refuses without torch_scatter.
+        elif why is None and by_ptr and dim % src.dim() != 0 and not with_torch_scatter():
+            # Which PyG refuses then.
             why = "boundaries along another dimension than the first"
         if why is not None:
             return self._left("softmax", why, *args)
@@ -271,6 +278,13 @@ def plain_index(index: Any) -> Any:
     """An index of PyG's own type as the tensor that it holds."""
     as_tensor = getattr(index, "as_tensor", None)
     return index if as_tensor is None else as_tensor()
+
+
+def with_torch_scatter() -> bool:
+    """Whether PyG reduces segments by torch_scatter, real or a stand-in."""
+    import torch_geometric.typing
+
+    return bool(torch_geometric.typing.WITH_TORCH_SCATTER)
 
 
 def without_autocast(like: Tensor) -> torch.autocast:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gnnkern.integrations.pyg import fusing, memo, report
+from gnnkern.integrations.pyg import fusing, memo, report, scope
 from gnnkern.integrations.pyg.graph_cache import GraphCache
 from gnnkern.integrations.pyg.ops import Ops
 from gnnkern.integrations.pyg.rebind import rebind, replacement, restore
@@ -51,6 +51,11 @@ def patch_pyg(
     `state_dict` has none. Calls that the kernels do not take are PyG's as before, and
     `gnnkern.pyg_report()` names them.
 
+    What "fuse" does otherwise than PyG, beside rounding: of equal messages under a maximum or
+    minimum the first edge takes the whole gradient; the dropout of attention weights draws other
+    random numbers; maxima, minima and attention layers have one derivative, and a second raises an
+    error. "ops" has all of these as PyG has them.
+
     Raises:
         ImportError: torch_geometric is not installed.
         ValueError: the level is none of these.
@@ -65,14 +70,26 @@ def patch_pyg(
     with _lock:
         unpatch_pyg()
         _warn_untested()
-        report.reset()
         _patch(level, GraphCache(max_cache_bytes, check_writes))
         _Patch.level = level
+        scope.set_everywhere(True)
+
+
+def ensure_patched() -> None:
+    """Have the patches there for accelerated models, and in force in these alone."""
+    if _Patch.level is None:
+        with _lock:
+            patch_pyg("fuse")
+            scope.set_everywhere(False)
 
 
 def unpatch_pyg() -> None:
-    """Put PyG's own functions back, and forget the graphs."""
+    """Put PyG's own functions back, and forget the graphs.
+
+    Models that were accelerated by themselves patch PyG again for their own use.
+    """
     with _lock:
+        scope.set_everywhere(False)
         for undo in reversed(_Patch.undo):
             undo()
         restore(_Patch.pairs)
@@ -84,7 +101,7 @@ def patched_pyg(
     level: str = "fuse", *, max_cache_bytes: int = 2**30, check_writes: bool = False
 ) -> Iterator[None]:
     """`patch_pyg` inside a block; then PyG is as it was before, patched or not."""
-    before = _Patch.level
+    before = _Patch.level if scope.is_everywhere() else None
     patch_pyg(level, max_cache_bytes=max_cache_bytes, check_writes=check_writes)
     try:
         yield
@@ -118,6 +135,7 @@ def _patch(level: str, cache: GraphCache) -> None:
     originals["edge_index_product"] = edge_index._spmm
     helpers = {name: getattr(utils, name) for name in memo.NAMES if name != "gcn_norm"}
     helpers["gcn_norm"] = conv.gcn_norm
+    report.reset()
     ops = Ops(originals, cache) if level == "ops" else fusing.FusedOps(originals, cache)
     remembered = memo.Memo(helpers, cache)
     new = {name: getattr(ops, name) for name in originals}

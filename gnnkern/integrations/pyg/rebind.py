@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from gnnkern.integrations.pyg.scope import in_force
+
 __all__ = ["Replacement", "rebind", "replacement", "restore"]
 
 Replacement = tuple[Any, Any]  # what is there, and what is to be there
@@ -17,10 +19,11 @@ Replacement = tuple[Any, Any]  # what is there, and what is to be there
 
 def replacement(original: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with the looks of `original`, which TorchScript goes on to compile."""
-    is_compiling = torch.compiler.is_compiling
+    # By name: the function below has other globals.
+    is_compiling, is_in_force = torch.compiler.is_compiling, in_force
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if is_compiling():
+        if is_compiling() or not is_in_force():
             return original(*args, **kwargs)
         return function(*args, **kwargs)
 
