@@ -4,13 +4,10 @@ import copy
 
 import pytest
 import torch
+from pyg_layers import LAYERS, E, F, N, assert_same, edges, normal, pyg
 from torch import Tensor, nn
 
 import gnnkern
-
-pyg = pytest.importorskip("torch_geometric.nn", reason="torch_geometric is not installed")
-
-N, E, F = 12, 60, 20
 
 
 @pytest.fixture(autouse=True)
@@ -18,24 +15,6 @@ def _unpatched_after():
     gnnkern.unpatch_pyg()
     yield
     gnnkern.unpatch_pyg()
-
-
-def edges():
-    generator = torch.Generator().manual_seed(3)
-    # Node 11 has no edges in, node 10 none out, and one edge comes twice.
-    edge_index = torch.stack(
-        [
-            torch.randint(0, 10, (E,), generator=generator),
-            torch.randint(0, 11, (E,), generator=generator),
-        ]
-    )
-    edge_index[:, -1] = edge_index[:, 0]
-    return edge_index
-
-
-def normal(*shape, dtype, seed=0):
-    generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 class Custom(pyg.MessagePassing):
@@ -124,39 +103,6 @@ class _Double(torch.autograd.Function):
 CASES = [(name, reduce) for name, (_, reduces, _) in MESSAGES.items() for reduce in reduces.split()]
 
 
-def outcome(layer, *inputs):
-    """Result, and gradients of inputs and parameters."""
-    leaves = [
-        x.clone().requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x
-        for x in inputs
-    ]
-    layer.zero_grad()
-    out = layer(*leaves)
-    weight = normal(*out.shape, dtype=out.dtype, seed=7)
-    (out * weight).sum().backward()
-    grads = [x.grad for x in leaves if isinstance(x, Tensor) and x.requires_grad]
-    grads += [p.grad for p in layer.parameters()]
-    return [out.detach(), *(None if g is None else g.clone() for g in grads)]
-
-
-def assert_same(layer, *inputs, dtype=torch.float64, twice=True):
-    expected = outcome(layer, *inputs)
-    gnnkern.patch_pyg("fuse")
-    close = {"rtol": 1e-10, "atol": 1e-10} if dtype == torch.float64 else {}
-    if dtype == torch.float32:
-        close = {"rtol": 2e-4, "atol": 2e-5}
-    for _ in range(2 if twice else 1):
-        torch.manual_seed(0)
-        actual = outcome(layer, *inputs)
-        for mine, theirs in zip(actual, expected, strict=True):
-            if theirs is None:
-                assert mine is None or not mine.any()
-            else:
-                assert type(mine) is type(theirs)
-                torch.testing.assert_close(mine, theirs, **close)
-    return gnnkern.pyg_report()
-
-
 @pytest.mark.parametrize(("name", "reduce"), CASES)
 def test_every_message(name, reduce):
     message, _, counted = MESSAGES[name]
@@ -172,59 +118,6 @@ def test_every_message(name, reduce):
     if counted is not None:
         assert report.accelerated.get(f"fused {counted} {reduce}", 0) == 2, str(report)
         assert not any(what == "message" for what, _ in report.left), str(report)
-
-
-def mlp(width):
-    return nn.Sequential(nn.Linear(width, 16), nn.ReLU(), nn.Linear(16, F))
-
-
-DEGREES = torch.bincount(torch.bincount(edges()[1], minlength=N))
-# name: the layer, and which further inputs it takes.
-LAYERS = {
-    "GCNConv": (lambda: pyg.GCNConv(F, 24), ()),
-    "GCNConv weighted": (lambda: pyg.GCNConv(F, 24), ("weight",)),
-    "SAGEConv mean": (lambda: pyg.SAGEConv(F, 24), ()),
-    "SAGEConv max": (lambda: pyg.SAGEConv(F, 24, aggr="max"), ()),
-    "GraphConv": (lambda: pyg.GraphConv(F, 24), ("weight",)),
-    "GINConv": (lambda: pyg.GINConv(mlp(F), train_eps=True), ()),
-    "GINEConv": (lambda: pyg.GINEConv(mlp(F), edge_dim=F), ("edge_x",)),
-    "GATConv": (lambda: pyg.GATConv(F, 8, heads=3), ()),
-    "GATConv edges": (lambda: pyg.GATConv(F, 8, heads=3, edge_dim=F), ("edge_x",)),
-    "GATv2Conv": (lambda: pyg.GATv2Conv(F, 8, heads=3), ()),
-    "TransformerConv": (lambda: pyg.TransformerConv(F, 8, heads=3), ()),
-    "TransformerConv edges": (
-        lambda: pyg.TransformerConv(F, 8, heads=3, edge_dim=F),
-        ("edge_x",),
-    ),
-    "EdgeConv": (lambda: pyg.EdgeConv(mlp(2 * F)), ()),
-    "PNAConv": (
-        lambda: pyg.PNAConv(
-            F,
-            24,
-            ["mean", "min", "max", "std"],
-            ["identity", "amplification", "attenuation"],
-            DEGREES,
-            towers=2,
-        ),
-        (),
-    ),
-    "RGCNConv": (lambda: pyg.RGCNConv(F, 24, 3), ("type",)),
-    "RGCNConv bases": (lambda: pyg.RGCNConv(F, 24, 3, num_bases=2), ("type",)),
-    "RGATConv": (lambda: pyg.RGATConv(F, 8, 3, heads=2), ("type",)),
-    "SuperGATConv": (lambda: pyg.SuperGATConv(F, 8, heads=3), ()),
-    "APPNP": (lambda: pyg.APPNP(3, 0.1), ()),
-    "SGConv": (lambda: pyg.SGConv(F, 24, K=2), ()),
-    "TAGConv": (lambda: pyg.TAGConv(F, 24), ()),
-    "ChebConv": (lambda: pyg.ChebConv(F, 24, K=3), ()),
-    "ARMAConv": (lambda: pyg.ARMAConv(F, 24), ()),
-    "TransformerConv mean": (lambda: pyg.TransformerConv(F, 8, heads=3, concat=False), ()),
-    "ResGatedGraphConv": (lambda: pyg.ResGatedGraphConv(F, 24), ()),
-    "FiLMConv": (lambda: pyg.FiLMConv(F, 24), ()),
-    "GENConv": (lambda: pyg.GENConv(F, 24), ()),
-    "LEConv": (lambda: pyg.LEConv(F, 24), ()),
-    "MFConv": (lambda: pyg.MFConv(F, 24), ()),
-    "CGConv": (lambda: pyg.CGConv(F), ()),
-}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -243,92 +136,6 @@ def test_layers_give_the_same_with_gradients(name, dtype):
     report = assert_same(layer, *inputs, dtype=dtype)
     assert report.num_accelerated > 0
     assert list(state) == list(layer.state_dict())
-
-
-ATTENTION = ("GATConv", "GATConv edges", "GATv2Conv", "TransformerConv", "TransformerConv edges")
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-def test_attention_layers_are_one_op(name):
-    make, further = LAYERS[name]
-    layer = make()
-    inputs = (torch.randn(N, F), edges(), *(torch.randn(E, F) for _ in further))
-    report = assert_same(layer, *inputs, dtype=torch.float32)
-    assert report.accelerated[f"fused {type(layer).__name__}"] == 2
-    assert not any(what.startswith("scatter") for what in report.accelerated)
-    gnnkern.patch_pyg("ops")
-    layer(*inputs)
-    assert not any(what.startswith("fused") for what in gnnkern.pyg_report().accelerated)
-
-
-def test_attention_steps_aside():
-    layer, x, edge_index = pyg.GATConv(F, 8, heads=2), torch.randn(N, F), edges()
-    expected, (_, weights) = layer(x, edge_index, return_attention_weights=True)
-
-    class Derived(pyg.GATConv):
-        def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
-            return 2 * alpha.unsqueeze(-1) * x_j
-
-    derived = Derived(F, 8, heads=2)
-    doubled = derived(x, edge_index)
-    gnnkern.patch_pyg()
-    out, (_, again) = layer(x, edge_index, return_attention_weights=True)
-    torch.testing.assert_close(out, expected)
-    torch.testing.assert_close(again, weights)
-    assert torch.equal(out, layer(x, edge_index))
-    gnnkern.patch_pyg()
-    torch.testing.assert_close(derived(x, edge_index), doubled)
-    seen = []
-    handle = layer.register_forward_hook(lambda module, inputs, out: seen.append(out))
-    torch.testing.assert_close(layer(x, edge_index), expected)
-    assert len(seen) == 1
-    handle.remove()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(x, edge_index).dtype in (torch.float32, torch.bfloat16)
-    layer.message = lambda x_j, alpha: 0 * x_j
-    assert not (layer(x, edge_index) - layer.bias).any()
-    reasons = {why for what, why in gnnkern.pyg_report().left if what == "fused GATConv"}
-    assert {"hooks, or an explanation", "autocast", "methods of the layer's own"} <= reasons
-    assert "fused GATConv" not in gnnkern.pyg_report().accelerated
-
-
-@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv"])
-@pytest.mark.parametrize("fill", ["mean", "max", 0.5])
-def test_loops_and_edge_features(name, fill):
-    layer = getattr(pyg, name)(F, 8, heads=2, edge_dim=3, fill_value=fill, residual=True).double()
-    edge_index = edges()
-    edge_index[1, :4] = edge_index[0, :4]
-    x, edge_x = (normal(*shape, dtype=torch.float64) for shape in ((N, F), (E, 3)))
-    report = assert_same(layer, x, edge_index, edge_x)
-    assert report.accelerated[f"fused {name}"] == 2
-
-
-def test_attention_between_two_kinds_of_nodes():
-    dtype = torch.float64
-    x = (normal(N, F, dtype=dtype), normal(11, 6, dtype=dtype))
-    for layer in (
-        pyg.GATConv((F, 6), 8, heads=2, add_self_loops=False),
-        pyg.GATv2Conv((F, 6), 8, heads=2, add_self_loops=True),
-        pyg.TransformerConv((F, 6), 8, heads=2, beta=True),
-    ):
-        layer = layer.double()
-        gnnkern.unpatch_pyg()
-        expected = layer(x, edges())
-        gnnkern.patch_pyg()
-        torch.testing.assert_close(layer(x, edges()), expected)
-        assert gnnkern.pyg_report().accelerated[f"fused {type(layer).__name__}"] == 1
-
-
-def test_dropout_of_attention_while_training():
-    layer = pyg.GATConv(F, 8, heads=2, dropout=0.5)
-    x, edge_index = torch.randn(N, F), edges()
-    gnnkern.patch_pyg()
-    layer.eval()
-    quiet = layer(x, edge_index)
-    layer.train()
-    mean = torch.stack([layer(x, edge_index) for _ in range(2000)]).mean(0)
-    assert (layer(x, edge_index) - quiet).abs().max() > 1e-3
-    torch.testing.assert_close(mean, quiet, rtol=0.2, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["GCNConv", "SAGEConv mean", "GraphConv"])
