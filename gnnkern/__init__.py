@@ -3,6 +3,14 @@
 from gnnkern.backends import BackendUnavailable, use_backend
 from gnnkern.explain import explain
 from gnnkern.graph import Graph
+from gnnkern.integrations.pyg import (
+    accelerate,
+    decelerate,
+    patch_pyg,
+    patched_pyg,
+    pyg_report,
+    unpatch_pyg,
+)
 from gnnkern.ops import (
     dot_attention,
     edge_softmax,
@@ -27,6 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "Graph",
+    "accelerate",
+    "decelerate",
     "dot_attention",
     "edge_softmax",
     "explain",
@@ -34,6 +44,9 @@ __all__ = [
     "gatv2_attention",
     "gather_matmul",
     "multi_reduce",
+    "patch_pyg",
+    "patched_pyg",
+    "pyg_report",
     "scatter_logsumexp",
     "scatter_reduce",
     "scatter_std",
@@ -44,5 +57,6 @@ __all__ = [
     "segment_reduce",
     "segment_softmax",
     "spmm",
+    "unpatch_pyg",
     "use_backend",
 ]
