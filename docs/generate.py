@@ -6,6 +6,7 @@ A part stands between `<!-- begin NAME -->` and `<!-- end -->`; everything else 
 |---|---|
 | `ops` | the table of ops: their meanings, backends and gradients |
 | `benchmarks` | the ratios of the committed results in bench/results/cpu, or how to make some |
+| `models` | steps of PyG's models, patched and not, from bench/results/pyg/models.json |
 | `file PATH` | the whole file |
 | `file PATH / FIRST` | from the line that starts with FIRST to the next empty line |
 | `file PATH / FIRST / LAST` | from the line that starts with FIRST to one that starts with LAST |
@@ -43,6 +44,8 @@ def _render_part(name: str) -> str:
         body = ops_table()
     elif kind == "benchmarks":
         body = benchmarks()
+    elif kind == "models":
+        body = models()
     elif kind == "file":
         body = excerpt(*what.split(" / "))
     else:
@@ -134,6 +137,23 @@ def _losses(cells: list[dict[str, Any]]) -> str:
         for cell in sorted(lost, key=lambda cell: cell["ratio"])
     ]
     return "\n".join([f"{said}{':' if lost else '.'}", *([""] if lost else []), *items])
+
+
+def models() -> str:
+    """Return a row per model and graph: times, ratios and peaks of memory."""
+    file = ROOT / "bench" / "results" / "pyg" / "models.json"
+    results: dict[str, Any] = json.loads(file.read_text())
+    rows = []
+    for row in results["rows"]:
+        plain, ours = row["results"]["pyg"], row["results"]["gnnkern"]
+        times = f"{plain['median_ms']:.0f} / {ours['median_ms']:.0f}"
+        peaks = f"{plain['peak_mb']:.0f} / {ours['peak_mb']:.0f}"
+        new = f"{row['ratio_new_edges']:.2f}"
+        rows.append([row["model"], row["graph"], times, f"{row['ratio']:.2f}", new, peaks])
+    head = ["model", "graph", "PyG / gnnkern, ms", "ratio", "ratio, new edges", "peak, MB"]
+    mean = _spread([row["ratio"] for row in results["rows"]])
+    where = "; ".join(line for line in results["header"] if not line.startswith("graph "))
+    return f"{_table(head, rows)}\n\nRatios: {mean}. {where}."
 
 
 def excerpt(path: str, first: str | None = None, last: str | None = None) -> str:
