@@ -7,6 +7,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from gnnkern._triton.fold import long_row
 from gnnkern._triton.moments import append_moments, first_message, merge_moments, start_moments
 from gnnkern._triton.multi_rows import store_results
 from gnnkern._triton.plan import slot_of_part
@@ -65,17 +66,14 @@ def multi_fold_kernel(
     x_row_stride = x_row_stride * VEC
     kept_row_stride = kept_row_stride * VEC
     slot = tl.program_id(0).to(tl.int64)
-    record_ptr = plan_ptr + 4 * (1 + slot)
-    row = tl.load(record_ptr).to(tl.int64)
-    if (row < 0) | (tl.load(record_ptr + 3).to(tl.int64) != slot):
+    row, degree, num_parts = long_row(indptr_ptr, plan_ptr, slot)
+    if num_parts == 0:
         return
     column = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     in_width = column < width
     lane = tl.arange(0, ROWS)
     row_begin = tl.load(indptr_ptr + row).to(tl.int64)
-    degree = tl.load(indptr_ptr + row + 1).to(tl.int64) - row_begin
     chunk_edges = tl.load(plan_ptr).to(tl.int64)
-    num_parts = tl.cdiv(degree, chunk_edges).to(tl.int32)
 
     # Load and fold, in the order of the chunks
     shift, total, center, squares = None, None, None, None
