@@ -190,7 +190,7 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
   const auto visit_parts = [&](const auto& context, const PlanItem& item) {
     for_each_part_of(csr, item, [&](const RowPart& part) { visit(context, part); });
   };
-  // Chosen once per call: rows that fill a tile need no loop over tiles.
+  // Chosen once per call: rows that fill tiles need no loop over what is left of them.
   const auto visit_items = [&]<int kTile>() {
     for_each_item(csr, workspace.threads, enter, [&](const auto& context, const PlanItem& item) {
       if (item.slot >= 0) return visit_parts(context, item);
@@ -206,7 +206,7 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
   const auto visit_tiles = [&]<int... kTiles>() {
     const auto visited = [&]<int kTile>() {
       if constexpr (kReducesShort<Reducer, Weight, Rows, kTile>) {
-        if (!full || columns.count() != kTile) return false;
+        if (!full || !fills_tiles<kTile>(columns.count())) return false;
         visit_items.template operator()<kTile>();
         return true;
       }
@@ -214,7 +214,7 @@ static inline void reduce_rows_of(const Csr& csr, const Workspace& workspace,
     };
     return (visited.template operator()<kTiles>() || ...);
   };
-  if (!visit_tiles.template operator()<1, 2, 4, 8>()) {
+  if (!visit_tiles.template operator()<8, 4, 2, 1>()) {
     for_each_item(csr, workspace.threads, enter, visit_parts);
   }
   for_each_long_row(csr, workspace.threads, [&](int64_t row, int64_t slot_begin, int64_t slot_end) {

@@ -392,7 +392,7 @@ inline constexpr bool kGathersRows = false;
 template <typename scalar_t>
 inline constexpr bool kGathersRows<GatheredRows<scalar_t>> = true;
 
-// Whether rows of exactly `kTile` vectors have a loop of their own: not where the state of so many
+// Whether rows of tiles of `kTile` vectors have a loop of their own: not where the state of so many
 // leaves no registers, nor where a step costs far more than what surrounds it.
 template <class Reducer, class Weight, class Rows, int kTile>
 inline constexpr bool kReducesShort = [] {
@@ -404,9 +404,17 @@ inline constexpr bool kReducesShort = [] {
   }
 }();
 
-// Reduces the rows of an item whose width is exactly `kTile` vectors: finish(row, degree, vector,
-// state) for each vector of a short row, other(part) for empty and longer rows. Most rows of most
-// graphs have a few edges, and calls, tiles, streams and runs cost as much as those.
+// Whether rows of `count` whole vectors are of such tiles. Several tiles of one or two vectors
+// would read what belongs to an edge too often.
+template <int kTile>
+static inline bool fills_tiles(int64_t count) {
+  return count == kTile || (kTile >= 4 && count % kTile == 0);
+}
+
+// Reduces the rows of an item whose width is one or several tiles of `kTile` vectors: finish(row,
+// degree, vector, state) for each vector of a short row, other(part) for empty and longer rows.
+// Most rows of most graphs have a few edges, and calls, tiles, streams and runs cost as much as
+// those.
 template <int kTile, class Reducer, class Weight, class Rows, class Finish, class Other>
 static inline void reduce_short_rows(const Csr& csr, const PlanItem& item, const Reducer& reducer,
                                      const Rows& all_rows, const Weight& all_weights,
@@ -427,29 +435,31 @@ static inline void reduce_short_rows(const Csr& csr, const PlanItem& item, const
         continue;
       }
       const auto rows = all_rows.seen_from(row);
-      const auto fetch_ahead = [&](int64_t edge) {
-        const int64_t next = edge + kPrefetchEdges;
-        rows.template fetch<kTile * kLanes<compute_t> * sizeof(*rows.x)>(
-            next < item.edge_end ? next : item.edge_end - 1, 0);
-      };
-      const auto message = [&](int64_t edge, int k) {
-        const int64_t column = k * kLanes<compute_t>;
-        return weight.template apply<compute_t>(
-            rows.template message<false>(edge, column, kLanes<compute_t>), edge, k);
-      };
-      typename Reducer::State state[kTile];
-      fetch_ahead(begin);
-      GNNKERN_UNROLL
-      for (int k = 0; k < kTile; ++k) state[k] = reducer.first(message(begin, k), 0);
-      for (int64_t edge = begin + 1; edge < end; ++edge) {
-        fetch_ahead(edge);
+      for (int64_t first = 0; first < columns.count(); first += kTile) {
+        const auto fetch_ahead = [&](int64_t edge) {
+          const int64_t next = edge + kPrefetchEdges;
+          rows.template fetch<kTile * kLanes<compute_t> * sizeof(*rows.x)>(
+              next < item.edge_end ? next : item.edge_end - 1, first * kLanes<compute_t>);
+        };
+        const auto message = [&](int64_t edge, int k) {
+          const int64_t column = (first + k) * kLanes<compute_t>;
+          return weight.template apply<compute_t>(
+              rows.template message<false>(edge, column, kLanes<compute_t>), edge, first + k);
+        };
+        typename Reducer::State state[kTile];
+        fetch_ahead(begin);
         GNNKERN_UNROLL
-        for (int k = 0; k < kTile; ++k) reducer.step(state[k], message(edge, k), edge - begin);
-      }
-      GNNKERN_UNROLL
-      for (int k = 0; k < kTile; ++k) {
-        reducer.close(state[k], end - begin);
-        finish(row, end - begin, k, state[k]);
+        for (int k = 0; k < kTile; ++k) state[k] = reducer.first(message(begin, k), 0);
+        for (int64_t edge = begin + 1; edge < end; ++edge) {
+          fetch_ahead(edge);
+          GNNKERN_UNROLL
+          for (int k = 0; k < kTile; ++k) reducer.step(state[k], message(edge, k), edge - begin);
+        }
+        GNNKERN_UNROLL
+        for (int k = 0; k < kTile; ++k) {
+          reducer.close(state[k], end - begin);
+          finish(row, end - begin, first + k, state[k]);
+        }
       }
       begin = end;
     }

@@ -31,7 +31,7 @@ OPS = (
     "scatter_logsumexp",
     "scatter_std",
 )
-WIDTHS = (0, 1, 3, 8, 31, 32, 33, 64, 100, 129, 500)
+WIDTHS = (0, 1, 3, 8, 31, 32, 33, 64, 100, 129, 192, 500)
 
 # These run wherever gnnkern is built: one that cannot is a failure, not a skip.
 ALWAYS_RUN = ("cpu", "reference")

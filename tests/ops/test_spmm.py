@@ -70,7 +70,10 @@ def test_value_at_every_width(backend, reduce, form, width):
 @spmm_kernels
 @each_reduce
 @each_dtype
-@pytest.mark.parametrize("form, width", [("x2_weight", 33), ("x2", 129), ("x3_weight_per_head", 8)])
+@pytest.mark.parametrize(
+    "form, width",
+    [("x2_weight", 33), ("x2", 129), ("x3_weight_per_head", 8), ("x3_weight_per_head", 64)],
+)
 def test_value_of_every_dtype(backend, reduce, form, dtype, width):
     check_value(spmm_call(graph("power_law"), width, reduce, form, dtype), backend)
 
