@@ -11,6 +11,7 @@ import torch
 from gnnkern import hardware
 from gnnkern.cli import main
 from gnnkern.hardware import Machine, cached_probe, probe
+from gnnkern.hardware.measuring import Measurement
 
 
 @pytest.fixture
@@ -46,6 +47,23 @@ def test_every_number_is_plain_and_positive(tiny):
         *(machine.op_call_s, machine.torch_call_s, machine.measured_s),
     ]
     assert all(type(number) is float and number > 0 for number in numbers)
+
+
+@pytest.mark.parametrize(
+    "rates, kept",
+    [
+        # The smaller of two is disturbed once, for good, not by much, and not at all.
+        ([2.0, 8.0, 9.0], 9.0),
+        ([2.0, 8.0, 3.0, 1.0, 2.5], 3.0),
+        ([7.0, 8.0], 7.0),
+        ([9.0, 8.0], 9.0),
+    ],
+)
+def test_a_size_that_a_larger_one_beats_is_measured_again(tiny, rates, kept):
+    measurement = Measurement(torch.device("cpu"), 1 << 33, tiny, None)
+    left = iter(rates)
+    assert measurement._by_size("{}", lambda size: next(left)) == {1 << 18: kept, 1 << 20: 8.0}
+    assert list(left) == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
