@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 
+#include "cpu/column_blocks.h"
 #include "cpu/parallel.h"
 #include "cpu/runtime.h"
 #include "cpu/sort_edges.h"
@@ -146,6 +147,13 @@ void bind_row_reduce(const py::tuple& csr_fields, int dtype, Address x, int64_t 
   args.workspace = scratch.reserve(csr.csr.plan.header->num_slots * width * 2 * size,
                                    kChunkEdges * (weight ? heads * size : 0) + kMaxLanes * 8,
                                    weight ? lane_table_bytes(width) : 0, threads);
+  args.blocks.columns = block_columns(args);
+  Scratch packed, sorted;
+  if (args.blocks.columns) {
+    args.blocks.x = packed.reserve(packed_bytes(args), 0, 0, 0).partial;
+    args.blocks.weight = sorted.reserve(sorted_weight_bytes(args), 0, 0, 0).partial;
+    prefer_huge_pages(reinterpret_cast<Address>(args.blocks.x), packed_bytes(args));
+  }
   prefer_huge_pages(out, csr.csr.num_rows * width * size_of(args.dtype));
   prefer_huge_pages(argument, csr.csr.num_rows * width * argument_bytes);
   py::gil_scoped_release release;
@@ -797,5 +805,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("indptr_edges", &bind_indptr_edges);
   m.def("plan_length", &plan_length);
   m.def("set_isa", &set_isa);
+  m.def("set_column_blocks", &set_column_blocks);
+  m.def("is_much_read", &is_much_read);
   m.def("build_info", &build_info);
 }

@@ -35,6 +35,16 @@ struct Workspace {
   int threads;
 };
 
+// How wide rows are reduced a block of columns at a time (column_blocks.h).
+struct ColumnBlocks {
+  // Of a block; 0: rows are reduced whole.
+  int64_t columns = 0;
+  // [blocks, num_cols, columns], to be filled with x.
+  void* x = nullptr;
+  // Null, or [heads, E] of the compute type, to be filled with the weights in the matrix's order.
+  void* weight = nullptr;
+};
+
 struct RowReduceArgs {
   Csr csr;
   ScalarType dtype;
@@ -62,6 +72,10 @@ struct RowReduceArgs {
   EdgeOp op = EdgeOp::kMul;
   const int32_t* x_columns = nullptr;
   const int32_t* weight_columns = nullptr;
+  // For row_reduce.
+  ColumnBlocks blocks = {};
+  // From a row of results to the next; 0: width.
+  int64_t out_stride = 0;
 };
 
 // One max or min of a row: its gradient, and who won.

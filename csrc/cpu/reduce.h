@@ -17,11 +17,12 @@ inline constexpr int64_t kRunEdges = 128;
 // the result. A state is made of vectors alone. `kTile` of them side by side fit into the
 // registers.
 
-template <typename compute_t>
+// With kInOrder messages are added one by one, whatever the width.
+template <typename compute_t, bool kInOrder = false>
 struct SumReducer {
   static constexpr int kTile = kVectorBytes == 16 ? 4 : 8;
   static constexpr bool kSelects = false;
-  static constexpr bool kAssociates = true;
+  static constexpr bool kAssociates = !kInOrder;
   static constexpr bool kShortRows = true;
   using scalar = compute_t;
   struct State {

@@ -74,8 +74,9 @@ struct RowWriter {
   Columns<compute_t> columns;
   // Whether more than the result is asked for.
   bool more = args.wide_out || args.argument || args.statistics;
+  int64_t stride = args.out_stride ? args.out_stride : args.width;
 
-  scalar_t* out(int64_t row) const { return static_cast<scalar_t*>(args.out) + row * args.width; }
+  scalar_t* out(int64_t row) const { return static_cast<scalar_t*>(args.out) + row * stride; }
   compute_t* wide_out(int64_t row) const {
     return static_cast<compute_t*>(args.wide_out) + row * args.width;
   }
@@ -98,7 +99,7 @@ struct RowWriter {
     if (args.wide_out) store_lanes(wide_out(row) + column, value, lanes);
     if constexpr (Reducer::kSelects) {
       if (args.argument) {
-        store_positions<compute_t>(args.argument, args.argument_bytes, row * args.width + column,
+        store_positions<compute_t>(args.argument, args.argument_bytes, row * stride + column,
                                    state.position, lanes);
       }
     }
@@ -131,7 +132,7 @@ struct RowWriter {
       if (args.wide_out) store_lanes(wide_out(row) + columns.start(vector), nothing, lanes);
       if (Reducer::kSelects && args.argument) {
         store_positions<compute_t>(args.argument, args.argument_bytes,
-                                   row * args.width + columns.start(vector),
+                                   row * stride + columns.start(vector),
                                    broadcast_int<compute_t>(-1), lanes);
       }
       if constexpr (kSumsExponentials<Reducer>) {

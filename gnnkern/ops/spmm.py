@@ -341,6 +341,8 @@ def spmm(
     made but the gradient of a weight that has this size. The gradient of x is the same over the
     reversed graph (sorted at first use, then cached on `g`). A weight that broadcasts neither by
     edge nor by head, such as [E, 1, D], and an x that broadcasts are read column by column.
+    On a CPU a wide x that is read often (32 edges per source and more, 12 MB and more) is copied
+    once, into blocks of columns that lie in a nearer cache; the bits are the same.
 
     Raises:
         TypeError: an argument is no tensor, not floating, or the dtypes differ.
