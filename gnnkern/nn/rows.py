@@ -54,6 +54,10 @@ class Rows(ABC):
     def on_graph(self) -> Messages:
         """Return the same rows as messages into nodes."""
 
+    @abstractmethod
+    def degree(self) -> Tensor:  # [N]
+        """Return how many rows each group has."""
+
     def weighted_sum(self, weight: Tensor) -> Tensor:  # [M, ...] -> [N, ...]
         """Return the sum of each group's rows times their weights."""
         return self.with_rows(weight * self.made()).reduce("sum")
@@ -101,7 +105,7 @@ class Messages(Rows):
             return [self.reduce(reduces[0])]
         if self.edge is None:
             graph, x = self.graph, self.x
-        elif "var" in reduces:
+        elif self.x is None or "var" in reduces:
             # No op has the squares of messages with two operands.
             graph, x = self.graph.by_edge, self._without_own()
         else:
@@ -147,6 +151,10 @@ class Messages(Rows):
         if self.edge is None and self.own is None:
             return spmm(self.graph, self.x, weight)
         return super().weighted_sum(weight)
+
+    def degree(self) -> Tensor:
+        """Return the number of edges into each node."""
+        return self.graph.in_degree
 
     def with_rows(self, rows: Tensor) -> Messages:
         """Return messages that are the rows of an edge tensor."""
@@ -198,6 +206,10 @@ class Segments(Rows):
         """Return the softmax over each segment."""
         return segment_softmax(score, self.ptr)
 
+    def degree(self) -> Tensor:
+        """Return the length of each segment."""
+        return self.ptr.diff()
+
     def with_rows(self, rows: Tensor) -> Segments:
         """Return other rows in the same segments."""
         return Segments(rows, self.ptr)
@@ -234,6 +246,11 @@ class Scattered(Rows):
         """Return the softmax over each group."""
         log_sum = scatter_logsumexp(score, self.index, num_segments=self.size)  # [N, ...]
         return (score - log_sum.index_select(0, self.index)).exp()
+
+    def degree(self) -> Tensor:
+        """Return how often the index names each group."""
+        size = self.size
+        return torch.bincount(self.index, minlength=0 if size is None else size)
 
     def with_rows(self, rows: Tensor) -> Scattered:
         """Return other rows in the same groups."""

@@ -1,5 +1,6 @@
 """Layers against PyG's of the same names: values, gradients, parameter names both ways."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 import gnnkern
 
-N, N_DST, F_IN, F_DST, F_OUT = 12, 9, 5, 4, 3
+N, N_DST, F_IN, F_DST, F_OUT, RELATIONS = 12, 9, 6, 4, 3, 4
 
 
 def rows(count: int, width: int = F_IN) -> torch.Tensor:
@@ -32,8 +33,10 @@ class Case:
     # None: as many destinations as sources, and the same features.
     widths: tuple[int, int | None] | int = F_IN
     sizes: tuple[int, int] = (N, N)
-    # Of each edge: a positive number (0), or as many features.
+    # Of each edge: a positive number (0), as many features, or one of RELATIONS types (-1).
     edge: tuple[str, int] | None = None
+    # Node ids stand for features.
+    ids: bool = False
     sized: bool = False
     # PyG wants the edges in the order of their destinations.
     in_order: bool = False
@@ -47,6 +50,8 @@ class Case:
         return edges[:, edges[1].argsort(stable=True)] if self.in_order else edges
 
     def x(self) -> Any:
+        if self.ids:
+            return torch.randint(self.widths, self.sizes[:1])
         if isinstance(self.widths, int):
             return rows(self.sizes[0], self.widths)
         parts = zip(self.sizes, self.widths, strict=True)
@@ -57,10 +62,35 @@ class Case:
         if self.edge is not None:
             name, width = self.edge
             count = self.edges().shape[1]
-            given[name] = rows(count, width) if width else 0.5 + rows(count, 1)[:, 0].sigmoid()
+            if width < 0:
+                given[name] = torch.randint(RELATIONS, (count,))
+            else:
+                given[name] = rows(count, width) if width else 0.5 + torch.rand(count)
         return given
 
 
+def of_pairs(*behind: nn.Module) -> Callable[[], nn.Module]:
+    """A network of two nodes' features that begins with a linear map."""
+    return lambda: nn.Sequential(nn.Linear(2 * F_IN, F_OUT), *deepcopy(behind))
+
+
+def pna(
+    aggregators: list[str], scalers: list[str], edge_dim: int | None = None, **options: Any
+) -> Case:
+    deg = torch.tensor([2, 1, 0, 4, 3, 1, 1])
+    arguments = (4, 6, aggregators, scalers, deg, edge_dim)
+    edge = None if edge_dim is None else ("edge_attr", edge_dim)
+    return Case("PNAConv", arguments, options, widths=4, edge=edge)
+
+
+def rgcn(width_in: Any = F_IN, **options: Any) -> Case:
+    shape = PAIR if isinstance(width_in, tuple) else {"ids": options.pop("ids", False)}
+    arguments = (width_in, F_OUT if "num_blocks" not in options else 6, RELATIONS)
+    return Case("RGCNConv", arguments, options, edge=("edge_type", -1), **shape)
+
+
+PNA_AGGREGATORS = ["mean", "min", "max", "std"]
+PNA_SCALERS = ["identity", "amplification", "attenuation"]
 PAIR = {"widths": (F_IN, F_DST), "sizes": (N, N_DST)}
 SAME_PAIR = {"widths": (F_IN, F_IN), "sizes": (N, N_DST)}
 SOURCES = {"widths": (F_IN, None), "sizes": (N, N_DST), "sized": True}
@@ -116,6 +146,35 @@ CASES = {
         },
     ),
     "sage_several_pair": Case("SAGEConv", ((F_IN, F_DST), F_OUT), {"aggr": ["min", "var"]}, **PAIR),
+    "edge_linear": Case("EdgeConv", (lambda: nn.Linear(2 * F_IN, F_OUT),)),
+    "edge_linear_sum": Case("EdgeConv", (of_pairs(),), {"aggr": "sum"}),
+    "edge_linear_mean": Case("EdgeConv", (of_pairs(),), {"aggr": "mean"}, **SAME_PAIR),
+    "edge_relu": Case("EdgeConv", (of_pairs(nn.LeakyReLU(0.2), nn.Sigmoid()),)),
+    "edge_relu_min": Case("EdgeConv", (of_pairs(nn.ReLU(inplace=True)),), {"aggr": "min"}),
+    "edge_relu_sum": Case("EdgeConv", (of_pairs(nn.ReLU(inplace=True)),), {"aggr": "add"}),
+    "edge_falling": Case("EdgeConv", (of_pairs(nn.LeakyReLU(-0.2)),)),
+    "edge_mlp": Case("EdgeConv", (of_pairs(nn.Tanh(), nn.Linear(F_OUT, 2)),), **SAME_PAIR),
+    "edge_norm": Case("EdgeConv", (of_pairs(nn.LayerNorm(F_OUT), nn.ReLU()),)),
+    "edge_other_nn": Case("EdgeConv", (lambda: nn.Sequential(nn.Tanh(), *of_pairs()()),)),
+    "pna": pna(PNA_AGGREGATORS, PNA_SCALERS),
+    "pna_var": pna(["var", "sum", "mean"], ["linear", "inverse_linear"], towers=2),
+    "pna_one": pna(["max"], ["amplification"], divide_input=True, towers=2),
+    "pna_edges": pna(PNA_AGGREGATORS, PNA_SCALERS, 3, towers=2),
+    "pna_edges_linear": pna(["sum", "mean", "max"], ["identity"], 3, train_norm=True),
+    "pna_edges_divided": pna(PNA_AGGREGATORS, PNA_SCALERS, 3, towers=2, divide_input=True),
+    "pna_deep": pna(PNA_AGGREGATORS, PNA_SCALERS, pre_layers=2, post_layers=3, act="tanh"),
+    "pna_deep_edges": pna(
+        ["min", "std"], PNA_SCALERS, 3, towers=2, pre_layers=3, act="leaky_relu", train_norm=True
+    ),
+    "rgcn": rgcn(),
+    "rgcn_sum": rgcn(aggr="add", bias=False),
+    "rgcn_max": rgcn(aggr="max", root_weight=False),
+    "rgcn_bases": rgcn(num_bases=2),
+    "rgcn_blocks": rgcn(num_blocks=3),
+    "rgcn_blocks_max": rgcn(num_blocks=2, aggr="max"),
+    "rgcn_pair": rgcn((F_IN, F_DST)),
+    "rgcn_ids": rgcn(ids=True),
+    "rgcn_ids_max": rgcn(ids=True, aggr="max", num_bases=2),
 }
 NAMES = list(CASES)
 
