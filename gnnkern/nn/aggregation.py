@@ -425,7 +425,7 @@ def aggregate_mapped(aggr: nn.Module, messages: Messages, linear: nn.Linear) -> 
     commutes = isinstance(aggr, SumAggregation | MeanAggregation)
     if not commutes or x.shape[-1] <= linear.out_features:
         return linear(aggregate(aggr, messages))  # type: ignore[no-any-return]
-    if nn.parameter.is_lazy(linear.weight):
+    if isinstance(linear, nn.LazyLinear):
         linear(x[:0])
     out = aggregate(aggr, replace(messages, x=F.linear(x, linear.weight)))
     return out if linear.bias is None else out + linear.bias

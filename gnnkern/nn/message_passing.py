@@ -237,7 +237,7 @@ class _Arguments:
                 self.gathered[name] = self._gather(base, end)
             return self.gathered[name]
         found = self.given.get(name, default)
-        if found in (None, _REQUIRED) and self.values is not None:
+        if (found is None or found is _REQUIRED) and self.values is not None:
             if name in ("edge_weight", "edge_type"):
                 return self.values
             if name == "edge_attr":
