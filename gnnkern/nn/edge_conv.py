@@ -27,6 +27,8 @@ class EdgeConv(AggregatingLayer):
     nodes are. Where nothing follows, or only activations that never fall under a max or min, the
     layer is one op; otherwise the rest of `nn` sees edges x width of the map.
 
+    Ops: one `spmm`; with layers behind the first `sddmm`, these layers, `spmm`.
+
     Args:
         nn: The network, of rows twice as wide as x.
         aggr: "max", or what else `SAGEConv` takes.

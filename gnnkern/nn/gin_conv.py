@@ -61,6 +61,8 @@ class GINConv(_Isomorphism):
     rows narrower: then it is of rows of the map's width. The values of a sparse matrix given as
     `edge_index` are ignored.
 
+    Ops: one `spmm`.
+
     Args:
         nn: The network, such as an MLP.
         eps: Epsilon, at first.
@@ -118,6 +120,8 @@ class GINEConv(_Isomorphism):
 
     The messages are made, as one tensor of edges x width beside `edge_attr`: their ReLU is no part
     of an op.
+
+    Ops: `sddmm`, ReLU, `spmm`.
 
     Args:
         nn, eps, train_eps, aggr: As for `GINConv`.

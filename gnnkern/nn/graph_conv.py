@@ -19,6 +19,8 @@ class GraphConv(AggregatingLayer):
 
     The weighted sum is one op; where `W_rel` makes the rows narrower, it is applied before.
 
+    Ops: one `spmm`.
+
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
             width of the first input.

@@ -33,6 +33,8 @@ class HeteroConv(Layer):
     Constructor, `forward` and `state_dict` (`convs.<src___relation___dst>.*`) are those of PyG's
     class of the same name.
 
+    Ops: those of the layers.
+
     Args:
         convs: A layer for each (source type, relation, destination type).
         aggr: How the results for one node type are combined: "sum", "mean", "min", "max", "cat"

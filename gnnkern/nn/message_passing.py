@@ -44,6 +44,8 @@ class MessagePassing(Layer):
     and its layer is one op, without a tensor of edges x width. A `message` that takes `x_j` gets
     it made, and what it returns is reduced by one op.
 
+    Ops: one `spmm` for declared messages; for made ones a `sddmm` for each of x_i and x_j too.
+
     Args:
         aggr: "sum" (or "add"), "mean", "max", "min", "mul", "var", "std", "softmax", "lstm", an
             aggregation, a list of these, or None where the subclass defines `aggregate`.

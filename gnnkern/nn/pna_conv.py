@@ -33,6 +33,8 @@ class PNAConv(Layer):
     is made beside the maps of the edges. The scaled copies of the statistics are not made: `post`
     is applied to the statistics. Hooks on the first map of `pre` and of `post` are not called.
 
+    Ops: one `multi_reduce`; with edge features or layers behind the first `sddmm` before it.
+
     Args:
         in_channels: Input width.
         out_channels: Output width, a multiple of `towers`.

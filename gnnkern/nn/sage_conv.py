@@ -29,6 +29,8 @@ class SAGEConv(AggregatingLayer):
     rows of 0 for "lstm"). Several aggregations are one op. The values of a sparse matrix given as
     `edge_index` are ignored.
 
+    Ops: one `spmm`; for several aggregations one `multi_reduce`.
+
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
             width of the first input.

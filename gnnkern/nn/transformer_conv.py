@@ -23,6 +23,8 @@ class TransformerConv(Layer):
     Constructor, `forward` and `state_dict` (`lin_key`, `lin_query`, `lin_value`, `lin_skip`; where
     asked for `lin_edge.weight`, `lin_beta.weight`) are those of PyG's layer of the same name.
 
+    Ops: one `dot_attention`.
+
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
             width of the first input.

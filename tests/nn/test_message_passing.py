@@ -2,17 +2,14 @@
 
 import pytest
 import torch
+from layer_cases import F_IN, N_DST, N, rows
 from layer_pairs import DTYPES, assert_same_layer, awkward_edges, edge_tensors_made
 from torch import nn
 
 import gnnkern
 from gnnkern.nn import MessagePassing, Messages
 
-N, N_DST, F_IN, EDGE_DIM = 12, 9, 5, 4
-
-
-def _x(nodes: int = N, width: int = F_IN) -> torch.Tensor:
-    return torch.randn(nodes, width, dtype=torch.float64)
+EDGE_DIM = 4
 
 
 def user_layers(base):
@@ -110,7 +107,7 @@ def _options(name):
     edges = awkward_edges().shape[1]
     if name == "Weighted":
         return {"edge_weight": torch.randn(edges, dtype=torch.float64)}
-    return {"edge_attr": _x(edges, EDGE_DIM)} if name == "BothEnds" else {}
+    return {"edge_attr": rows(edges, EDGE_DIM)} if name == "BothEnds" else {}
 
 
 def _pyg_layers():
@@ -123,15 +120,15 @@ def _pyg_layers():
 def test_user_layer_same_as_on_pyg(case, flow, dtype):
     name, options = CASES[case]
     ours, theirs = (kinds[name](flow=flow, **options) for kinds in (OURS, _pyg_layers()))
-    assert_same_layer(ours, theirs, _x(), awkward_edges(), (N, N), dtype, **_options(name))
+    assert_same_layer(ours, theirs, rows(N), awkward_edges(), (N, N), dtype, **_options(name))
 
 
 @pytest.mark.parametrize("name", ["BothEnds", "OwnAggregate", "Copy"])
 def test_pair_of_features_same_as_on_pyg(name):
     ours, theirs = (kinds[name]() for kinds in (OURS, _pyg_layers()))
     edges = awkward_edges(N, N_DST)
-    options = {"edge_attr": _x(edges.shape[1], EDGE_DIM)} if name == "BothEnds" else {}
-    x = (_x(N), _x(N_DST))
+    options = {"edge_attr": rows(edges.shape[1], EDGE_DIM)} if name == "BothEnds" else {}
+    x = (rows(N), rows(N_DST))
     assert_same_layer(ours, theirs, x, edges, (N, N_DST), torch.float64, **options)
 
 
@@ -139,7 +136,7 @@ def test_pair_of_features_same_as_on_pyg(name):
 def test_pair_of_features_the_other_way(as_graph):
     # The first of a pair belongs to the first row of edge_index, as PyG documents; the code that
     # PyG 2.8 generates takes it for the sources.
-    edges, x = awkward_edges(N, N_DST), (_x(N), _x(N_DST))
+    edges, x = awkward_edges(N, N_DST), (rows(N), rows(N_DST))
     given = gnnkern.Graph.from_edge_index(edges, (N, N_DST)) if as_graph else edges
     out = OURS["Copy"](flow="target_to_source")(x, given)
     expected = torch.zeros(N, F_IN, dtype=out.dtype).index_add(0, edges[0], x[1][edges[1]])
@@ -150,7 +147,7 @@ def test_values_of_a_sparse_matrix_are_edge_weights():
     edges = awkward_edges().unique(dim=1)
     weight = torch.rand(edges.shape[1], dtype=torch.float64)
     adj = torch.sparse_coo_tensor(edges.flip(0), weight, (N, N)).coalesce()
-    layer, x = OURS["Weighted"](), _x()
+    layer, x = OURS["Weighted"](), rows(N)
     torch.testing.assert_close(layer(x, adj), layer(x, edges, weight))
 
 
@@ -173,7 +170,7 @@ class Declared(MessagePassing):
 @pytest.mark.parametrize("op", ["mul", "add", "sub", "div"])
 @pytest.mark.parametrize("aggr", ["sum", "mean", "max", "std", ["min", "var"], "softmax", "mul"])
 def test_declared_messages_give_what_made_ones_give(aggr, op, own):
-    edges, x = awkward_edges(), _x().requires_grad_()
+    edges, x = awkward_edges(), rows(N).requires_grad_()
     # Distinct messages: of equal ones the first in the caller's order wins either way.
     weight = (0.5 + torch.rand(edges.shape[1], 1, dtype=torch.float64)).requires_grad_()
     outs = [Declared(aggr, op, own, made)(x, edges, weight) for made in (False, True)]
@@ -187,23 +184,23 @@ def test_declared_messages_are_not_made(aggr, count):
     graph = gnnkern.Graph.from_edge_index(awkward_edges(), N)
     assert graph.num_edges != N
     weight = torch.rand(graph.num_edges, dtype=torch.float64)
-    made = edge_tensors_made(Declared(aggr), _x(), graph, graph.num_edges, edge_weight=weight)
+    made = edge_tensors_made(Declared(aggr), rows(N), graph, graph.num_edges, edge_weight=weight)
     assert len(made) == count
-    plain = edge_tensors_made(OURS["Copy"](aggr), _x(), graph, graph.num_edges)
+    plain = edge_tensors_made(OURS["Copy"](aggr), rows(N), graph, graph.num_edges)
     assert plain == []
 
 
 def test_sizes_of_an_edge_index():
     layer, edges = Declared("sum"), awkward_edges()
     weight = torch.ones(edges.shape[1], dtype=torch.float64)
-    assert layer(_x(), edges, weight).shape == (N, F_IN)
+    assert layer(rows(N), edges, weight).shape == (N, F_IN)
     both = OURS["BothEnds"]().double()
     with pytest.raises(ValueError, match="BothEnds: h must have a row for each of 13 nodes"):
-        both(_x(), edges, _x(edges.shape[1], EDGE_DIM), size=(13, 13))
+        both(rows(N), edges, rows(edges.shape[1], EDGE_DIM), size=(13, 13))
 
 
 def test_bad_arguments():
-    kinds, edges, x = OURS, awkward_edges(), _x()
+    kinds, edges, x = OURS, awkward_edges(), rows(N)
     with pytest.raises(ValueError, match="Copy: flow must be one of .* got 'up'"):
         kinds["Copy"](flow="up")
     with pytest.raises(ValueError, match="Copy: node_dim must be 0 or -2, got 1"):
