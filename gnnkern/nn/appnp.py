@@ -74,6 +74,10 @@ class APPNP(nn.Module):
         graph, weight = self._cached or self._weighted(x, edge_index, edge_weight)
         if self.cached:
             self._cached = graph, weight
+        if graph.num_src != graph.num_dst:
+            raise ValueError(
+                f"APPNP: needs num_src == num_dst, got {graph.num_src} and {graph.num_dst}"
+            )
         first = x
         for _ in range(self.K):
             if self.dropout > 0 and self.training:

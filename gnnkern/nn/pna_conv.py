@@ -120,7 +120,7 @@ class PNAConv(Layer):
         if edge_attr is None:
             values = sparse_values(edge_index)
             edge_attr = values if values is not None and values.dim() > 1 else None
-        self._check(graph, edge_attr)
+        self._check(graph, x, edge_attr)
         if self.divide_input:
             x = x.unflatten(1, (self.towers, self.F_in))  # [N, T, F_in]
         statistics = aggregate(self.aggr_module.aggr, self._messages(graph, x, edge_attr))
@@ -157,7 +157,13 @@ class PNAConv(Layer):
         scaled = (mapped * scales[:, None, :, None]).sum(2)  # [N, T, F_out]
         return _follow(self.post_nns, _map_towers(x, of_own, bias) + scaled).flatten(1)
 
-    def _check(self, graph: Graph, edge_attr: Tensor | None) -> None:
+    def _check(self, graph: Graph, x: Tensor, edge_attr: Tensor | None) -> None:
+        if x.shape != (graph.num_src, self.in_channels) or graph.num_src != graph.num_dst:
+            raise ValueError(
+                f"PNAConv: x must have shape [N, in_channels={self.in_channels}] for a graph of N "
+                f"nodes, got {list(x.shape)} and {graph.num_src} sources, {graph.num_dst} "
+                "destinations"
+            )
         got = None if edge_attr is None else tuple(edge_attr.shape)
         if got is None and self.edge_dim is None:
             return

@@ -123,6 +123,7 @@ class RGCNConv(nn.Module):
         if x_dst is None:
             x_dst = x_src
         relations = self._relations(edge_index, edge_type, x_src, x_dst)
+        self._check_nodes(relations.graph, x_src, x_dst)
         if x_src.is_floating_point():
             kept = relations is edge_index and _REDUCE[self.aggr] in ("mean", "sum")
             if kept and relations.by_source.num_pairs < relations.num_pairs:
@@ -155,6 +156,23 @@ class RGCNConv(nn.Module):
                 f"{edge_index.num_relations}"
             )
         return edge_index
+
+    def _check_nodes(self, graph: Graph, x_src: Tensor, x_dst: Tensor) -> None:
+        pair = self.in_channels
+        widths = (pair, pair) if isinstance(pair, int) else pair
+        counts = {"num_src": graph.num_src, "num_dst": graph.num_dst}
+        for (name, count), x, width in zip(counts.items(), (x_src, x_dst), widths, strict=True):
+            if x.shape[0] != count:
+                raise ValueError(
+                    f"RGCNConv: x must have {name}={count} rows, got shape {list(x.shape)}"
+                )
+            if not x.is_floating_point() and x.numel():
+                least, largest = (int(end) for end in x.aminmax())
+                if least < 0 or largest >= width:
+                    raise ValueError(
+                        f"RGCNConv: node ids must be in [0, in_channels={width}), got {least} to "
+                        f"{largest}"
+                    )
 
     def _map_first(self, relations: Relations, x: Tensor) -> Tensor:  # [num_dst, out_channels]
         sources = relations.by_source

@@ -90,6 +90,16 @@ class Messages(Rows):
     op: str = "mul"
     own: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """ValueError where own would be broadcast to the nodes, or there is no message."""
+        own, num_dst = self.own, self.graph.num_dst
+        if own is not None and own.shape[:1] != (num_dst,):
+            raise ValueError(
+                f"Messages: own must have shape [num_dst={num_dst}, ...], got {list(own.shape)}"
+            )
+        if self.x is None and self.edge is None:
+            raise ValueError("Messages: x or edge must be given, got None for both")
+
     def reduce(self, reduce: str) -> Tensor:
         """Return one reduction, without making the messages unless it is "mul"."""
         if reduce == "mul":

@@ -55,8 +55,22 @@ BAD = {
         lambda k: made_pna(edge_dim=2)(X[:, :4], GRAPH),
         r"PNAConv: edge_attr must have shape \[num_edges=50, edge_dim=2\], got None",
     ),
+    "pna_width": (
+        lambda k: made_pna()(X, GRAPH),
+        r"PNAConv: x must have shape \[N, in_channels=4\] .* got \[12, 6\] and 12 sources",
+    ),
+    "appnp_pair": (
+        lambda k: k.APPNP(1, 0.1, normalize=False)(X, PAIRED),
+        "APPNP: needs num_src == num_dst, got 12 and 9",
+    ),
+    "messages_own": (
+        lambda k: k.Messages(GRAPH, X, own=X[:1]),
+        r"Messages: own must have shape \[num_dst=12, ...\], got \[1, 6\]",
+    ),
+    "messages_none": (lambda k: k.Messages(GRAPH, None), "Messages: x or edge must be given"),
     "sage_lstm_lazy": (lambda k: k.SAGEConv(-1, 2, aggr="lstm"), "in_channels must be >= 1"),
 }
+PAIRED = gnnkern.Graph.from_edge_index(awkward_edges(N, N_DST), (N, N_DST))
 X, GRAPH = torch.ones(N, F_IN), gnnkern.Graph.from_edge_index(awkward_edges(), N)
 
 

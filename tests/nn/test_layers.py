@@ -1,5 +1,6 @@
 """Layers against PyG's of the same names: values, gradients, parameter names both ways."""
 
+import pickle
 from copy import deepcopy
 
 import pytest
@@ -28,7 +29,8 @@ def test_copies_of_a_layer_give_the_same(name):
     graph = gnnkern.Graph.from_edge_index(case.edges(), case.sizes)
     x, given = case.x(), case.given()
     expected = layer(x, graph, **given)
-    torch.testing.assert_close(deepcopy(layer)(x, graph, **given), expected, rtol=0, atol=0)
+    for copy in (deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(copy(x, graph, **given), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -100,5 +100,11 @@ def test_bad_arguments():
         layer(x, graph, types[1:])
     with pytest.raises(ValueError, match="edge_index must have num_relations=5, got 6"):
         layer(x, Relations.of(graph, types, 6))
+    with pytest.raises(ValueError, match=r"x must have num_src=12 rows, got shape \[1, 6\]"):
+        layer(x[:1], graph, types)
+    with pytest.raises(ValueError, match=r"x must have num_dst=12 rows, got shape \[1, 6\]"):
+        layer((x, x[:1]), graph, types)
+    with pytest.raises(ValueError, match=r"ids must be in \[0, in_channels=6\), got 0 to 11"):
+        layer(torch.arange(N), graph, types)
     with pytest.raises(ValueError, match="num_blocks needs x to be features, got node ids"):
         RGCNConv(N, F_OUT, R, num_blocks=2)(None, graph, types)
