@@ -37,7 +37,7 @@ from gnnkern.integrations.dgl.ops import (
     segment_reduce,
     segment_softmax,
 )
-from gnnkern.integrations.dgl.relations import ALL
+from gnnkern.integrations.dgl.structure import ALL
 
 __all__ = [
     "ALL",

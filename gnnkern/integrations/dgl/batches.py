@@ -13,7 +13,7 @@ from gnnkern.graph import Graph
 from gnnkern.integrations.dgl.errors import DGLError
 from gnnkern.integrations.dgl.frames import Frame, Gathered
 from gnnkern.integrations.dgl.ops import gsddmm
-from gnnkern.integrations.dgl.relations import EdgeType
+from gnnkern.integrations.dgl.structure import EdgeType
 
 __all__ = ["EdgeBatch", "NodeBatch", "edge_batch", "reduce_by_degree"]
 

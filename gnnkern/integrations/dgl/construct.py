@@ -12,7 +12,7 @@ from gnnkern.graph import Graph
 from gnnkern.integrations.dgl.dgl_graph import DGLGraph
 from gnnkern.integrations.dgl.errors import DGLError
 from gnnkern.integrations.dgl.frames import Frame
-from gnnkern.integrations.dgl.relations import EdgeType
+from gnnkern.integrations.dgl.structure import EdgeType
 
 __all__ = [
     "add_self_loop",

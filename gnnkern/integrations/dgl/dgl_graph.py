@@ -16,7 +16,7 @@ from gnnkern.integrations.dgl.frames import Frame, Gathered
 from gnnkern.integrations.dgl.function import Message, Reduce
 from gnnkern.integrations.dgl.messages import message_on_edges, reduce_message
 from gnnkern.integrations.dgl.ops import LOSER, isolated, reduced, without_infinities
-from gnnkern.integrations.dgl.relations import ALL, EdgeType, ids_on, is_all
+from gnnkern.integrations.dgl.structure import ALL, EdgeType, ids_on, is_all
 
 __all__ = ["DGLGraph"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gnnkern.graph import Graph
 from gnnkern.integrations.dgl.errors import DGLError
 from gnnkern.integrations.dgl.frames import Frame, FramesOfTypes, SpaceView
-from gnnkern.integrations.dgl.relations import EdgeType, Relations, ids_on
+from gnnkern.integrations.dgl.structure import EdgeType, Structure, ids_on
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,8 +37,8 @@ class Frames(NamedTuple):
         return Frames(src, dst, {etype: change(frame) for etype, frame in self.edge.items()})
 
 
-class FeatureGraph(Relations):
-    """Relations with features, and the sizes of the graphs that they are a batch of.
+class FeatureGraph(Structure):
+    """A structure with features, and the sizes of the graphs that it is a batch of.
 
     `ndata`, `srcdata`, `dstdata` and `edata` are dicts of features by field; where there are
     several types, of dicts by type. `nodes[ntype].data` and `edges[etype].data` are those of one.

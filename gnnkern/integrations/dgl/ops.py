@@ -28,7 +28,7 @@ from torch import Tensor
 from gnnkern.graph import Graph
 from gnnkern.integrations.dgl.errors import DGLError
 from gnnkern.integrations.dgl.function import BINARY, REDUCES
-from gnnkern.integrations.dgl.relations import ALL, EdgeType, Relations, ids_on, is_all
+from gnnkern.integrations.dgl.structure import ALL, EdgeType, Structure, ids_on, is_all
 from gnnkern.ops._checks import check_floats, check_option
 from gnnkern.ops.edge_softmax import edge_softmax as softmax_over_edges
 from gnnkern.ops.gather_matmul import gather_matmul
@@ -61,7 +61,7 @@ def graph_of(who: str, g: object) -> Graph:
     """The one relation of a graph as the kernels take it."""
     if isinstance(g, Graph):
         return g
-    if isinstance(g, Relations):
+    if isinstance(g, Structure):
         return g.relation()
     raise TypeError(f"{who}: g must be a DGLGraph or a gnnkern.Graph, got {type(g).__name__}")
 
@@ -105,7 +105,7 @@ def _aligned(who: str, lhs: Tensor, rhs: Tensor, dot: bool = False) -> tuple[Ten
 
 
 def gspmm(
-    g: Graph | Relations,
+    g: Graph | Structure,
     op: str,
     reduce_op: str,
     lhs_data: Tensor | None,  # [num_src, ...]
@@ -144,7 +144,7 @@ def isolated(g: Graph, like: Tensor) -> Tensor:  # [num_dst, 1, ...]
 
 
 def reduced(
-    g: Graph | Relations,
+    g: Graph | Structure,
     op: str,
     reduce_op: str,
     lhs_data: Tensor | None,
@@ -168,7 +168,7 @@ def reduced(
 
 
 def gsddmm(
-    g: Graph | Relations,
+    g: Graph | Structure,
     op: str,
     lhs_data: Tensor | None,
     rhs_data: Tensor | None,
@@ -222,23 +222,23 @@ def gsddmm(
     return out.unsqueeze(-1) if op == "dot" else out
 
 
-def copy_u(g: Graph | Relations, x: Tensor) -> Tensor:
+def copy_u(g: Graph | Structure, x: Tensor) -> Tensor:
     """What lies at the source of every edge: [num_src, ...] to [E, ...]."""
     return gsddmm(g, "copy_lhs", x, None)
 
 
-def copy_v(g: Graph | Relations, x: Tensor) -> Tensor:
+def copy_v(g: Graph | Structure, x: Tensor) -> Tensor:
     """What lies at the destination of every edge: [num_dst, ...] to [E, ...]."""
     return gsddmm(g, "copy_rhs", None, x)
 
 
-def copy_e(g: Graph | Relations, x: Tensor) -> Tensor:
+def copy_e(g: Graph | Structure, x: Tensor) -> Tensor:
     """What lies at every edge: x itself."""
     return gsddmm(g, "copy_lhs", x, None, "e")
 
 
 def edge_softmax(
-    graph: Graph | Relations,
+    graph: Graph | Structure,
     logits: Any,  # [E, ...], or a dict of these by edge type
     eids: Any = ALL,
     norm_by: str = "dst",
@@ -264,7 +264,7 @@ def edge_softmax(
     """
     check_option("edge_softmax", "norm_by", norm_by, ("dst", "src"))
     if isinstance(logits, Mapping):
-        if not isinstance(graph, Relations):
+        if not isinstance(graph, Structure):
             raise TypeError("edge_softmax: a dict of logits needs a DGLGraph")
         return _softmax_of_relations(graph, logits, norm_by)
     g = graph_of("edge_softmax", graph)
@@ -277,7 +277,7 @@ def edge_softmax(
 
 
 def _softmax_of_relations(
-    graph: Relations, logits: Mapping[Any, Tensor], norm_by: str
+    graph: Structure, logits: Mapping[Any, Tensor], norm_by: str
 ) -> dict[EdgeType, Tensor]:
     scores = {graph.to_canonical_etype(etype): score for etype, score in logits.items()}
     weights: dict[EdgeType, Tensor] = {}
@@ -369,7 +369,7 @@ def _named(name: str, doc: str, function: Callable[..., Tensor]) -> Callable[...
 
 
 def _copy_reduce(end: str, reduce: str) -> Callable[..., Tensor]:
-    def function(g: Graph | Relations, x: Tensor) -> Tensor:
+    def function(g: Graph | Structure, x: Tensor) -> Tensor:
         lhs, rhs = (x, None) if end == "u" else (None, x)
         return gspmm(g, "copy_lhs" if end == "u" else "copy_rhs", reduce, lhs, rhs)
 
@@ -378,7 +378,7 @@ def _copy_reduce(end: str, reduce: str) -> Callable[..., Tensor]:
 
 
 def _message_reduce(op: str, reduce: str) -> Callable[..., Tensor]:
-    def function(g: Graph | Relations, x: Tensor, y: Tensor) -> Tensor:
+    def function(g: Graph | Structure, x: Tensor, y: Tensor) -> Tensor:
         return gspmm(g, op, reduce, x, y)
 
     doc = f"The {reduce} over the edges into each node of x[u] {op} y[e]; see `gspmm`."
@@ -386,7 +386,7 @@ def _message_reduce(op: str, reduce: str) -> Callable[..., Tensor]:
 
 
 def _on_edges(lhs: str, op: str, rhs: str) -> Callable[..., Tensor]:
-    def function(g: Graph | Relations, x: Tensor, y: Tensor) -> Tensor:
+    def function(g: Graph | Structure, x: Tensor, y: Tensor) -> Tensor:
         return gsddmm(g, op, x, y, lhs, rhs)
 
     return _named(

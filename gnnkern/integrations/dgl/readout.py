@@ -17,7 +17,7 @@ from gnnkern.integrations.dgl.dgl_graph import DGLGraph
 from gnnkern.integrations.dgl.errors import DGLError
 from gnnkern.integrations.dgl.function import REDUCES
 from gnnkern.integrations.dgl.ops import align, segment_reduce, segment_softmax
-from gnnkern.integrations.dgl.relations import EdgeType
+from gnnkern.integrations.dgl.structure import EdgeType
 from gnnkern.ops.segment_gather import segment_gather
 
 __all__ = [

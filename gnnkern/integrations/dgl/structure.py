@@ -1,4 +1,4 @@
-"""`Relations`: node types, and a `Graph` for every edge type between them."""
+"""`Structure`: node types, and a `Graph` for every edge type between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from gnnkern.graph import Graph
 from gnnkern.integrations.dgl.errors import DGLError
 
-__all__ = ["ALL", "EdgeType", "Relations"]
+__all__ = ["ALL", "EdgeType", "Structure"]
 
 EdgeType = tuple[str, str, str]  # source type, relation, destination type
 
@@ -19,7 +19,7 @@ EdgeType = tuple[str, str, str]  # source type, relation, destination type
 ALL = "__ALL__"
 
 
-class Relations:
+class Structure:
     """The structure of a graph: counts of nodes by type, and one `Graph` per edge type.
 
     Names, defaults and orders are those of DGL's `DGLGraph`. Edge ids are the caller's order.
