@@ -191,6 +191,20 @@ class Graph:
             return cls.from_csr(indptr, indices, num_src=num_dst).reverse
         return cls.from_csr(indptr, indices, num_src=num_src)
 
+    @classmethod
+    def from_dgl(cls, graph: Any, etype: Any = None) -> Graph:
+        """Build from a relation of a `dgl.DGLGraph`, or of one of `gnnkern.integrations.dgl`.
+
+        Args:
+            graph: The graph; its edge ids are the edge order.
+            etype: The relation; None: the only one.
+        """
+        if not hasattr(graph, "canonical_etypes"):
+            raise TypeError(f"Graph.from_dgl: expected a DGLGraph, got {type(graph).__name__}")
+        one = graph if etype is None else graph[etype]
+        edge_index = torch.stack(one.edges(order="eid"))
+        return cls.from_edge_index(edge_index, (one.num_src_nodes(), one.num_dst_nodes()))
+
     # -- what it holds -----------------------------------------------------------------------------
 
     @property

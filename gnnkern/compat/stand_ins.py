@@ -22,8 +22,10 @@ _MODULES = {
 }
 PACKAGES = tuple(_MODULES)
 
+# What defines the operators of a package, in a module of its own.
+_OPERATORS = {"torch_sparse": "operators", "pyg_lib": "sampler"}
 # Operators last as long as what defines them.
-_operators: list[torch.library.Library] = []
+_defined: dict[str, torch.library.Library] = {}
 
 
 def install(packages: Iterable[str] = PACKAGES) -> list[str]:
@@ -54,10 +56,9 @@ def install(packages: Iterable[str] = PACKAGES) -> list[str]:
         )
     for name in absent:
         _register(name)
-        if name == "torch_sparse" and not _operators:
-            from gnnkern.compat.torch_sparse import operators
-
-            _operators.append(operators.define())
+        if name in _OPERATORS and name not in _defined:
+            module = importlib.import_module(f"gnnkern.compat.{name}.{_OPERATORS[name]}")
+            _defined[name] = module.define()
     return [name for name in packages if _is_stand_in(name)]
 
 

@@ -207,6 +207,28 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Sizes(TorchDispatchMode):
+    """Notes the storages of new tensors that have at least so many elements."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least = least
+        self.storages: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.numel() >= self.least:
+                self.storages.add(tensor.untyped_storage().data_ptr())
+        return out
+
+
 def check_operators(call: Call, backend: str) -> None:
     """Run `torch.library.opcheck` on every torch operator that value and gradients are made of.
 

@@ -13,6 +13,7 @@ from helpers.cases import (
     normal,
 )
 from helpers.checks import (
+    Sizes,
     check_autocast,
     check_compiled,
     check_gradcheck,
@@ -27,7 +28,6 @@ from helpers.checks import (
 )
 from helpers.graphs import GRAPHS, fresh_graph, graph
 from helpers.rejects import bad_floats, check_rejects, each_reject
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import gnnkern
 from gnnkern.reference.spmm import spmm_reference
@@ -302,22 +302,6 @@ def test_operators_of_edges_alone(backend, reduce):
 @pytest.mark.parametrize("shape", ["row", "heads_column"])
 def test_autocast(backend, op, reduce, shape):
     check_autocast(message_call(graph("power_law"), op, reduce, shape), backend)
-
-
-class Sizes(TorchDispatchMode):
-    """Counts the new tensors that have at least so many elements."""
-
-    def __init__(self, least):
-        super().__init__()
-        self.least = least
-        self.storages = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.numel() >= self.least:
-                self.storages.add(tensor.untyped_storage().data_ptr())
-        return out
 
 
 @pytest.mark.parametrize("op", OPS)

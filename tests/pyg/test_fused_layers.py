@@ -24,6 +24,7 @@ class Custom(pyg.MessagePassing):
         super().__init__(aggr=aggr)
         self.of = message
         self.scale = nn.Parameter(torch.linspace(-1, 2, F))
+        self.lin, self.wide = nn.Linear(F, 16), nn.Linear(2 * F, 16)
 
     def forward(self, x, edge_index, weight, edge_x):
         return self.propagate(edge_index, x=x, weight=weight, edge_x=edge_x)
@@ -45,10 +46,23 @@ MESSAGES = {
     "minus": (lambda s, i, j, w, e: j - e, "sum max", "sub"),
     "from edge": (lambda s, i, j, w, e: e - j, "sum mean max min", "sub"),
     "divided": (lambda s, i, j, w, e: j / (e.abs() + 1), "sum max", "div"),
-    "difference": (lambda s, i, j, w, e: i - j, "max min", "sub"),
-    "difference of the other": (lambda s, i, j, w, e: j - i, "max min", "sub"),
-    "sum of ends": (lambda s, i, j, w, e: i + j, "max min", "add"),
-    "side by side": (lambda s, i, j, w, e: torch.cat([i, j - i], -1), "max min", "cat"),
+    "difference": (lambda s, i, j, w, e: i - j, "sum mean max min", "sub"),
+    "difference of the other": (lambda s, i, j, w, e: j - i, "sum mean max min", "sub"),
+    "sum of ends": (lambda s, i, j, w, e: i + j, "sum mean max min", "add"),
+    "product of ends": (lambda s, i, j, w, e: i * j, "sum mean", "mul"),
+    "own and edge": (lambda s, i, j, w, e: e - i, "sum mean max min", "sub"),
+    "side by side": (lambda s, i, j, w, e: torch.cat([i, j - i], -1), "sum max min", "cat"),
+    "with edges beside": (lambda s, i, j, w, e: torch.cat([e, j], -1), "mean max", "cat"),
+    "mapped": (lambda s, i, j, w, e: s.lin(j).relu(), "sum max", "copy"),
+    "mapped sum": (lambda s, i, j, w, e: s.lin(i + j), "mean max", "add"),
+    "mapped difference": (lambda s, i, j, w, e: s.wide(torch.cat([i, j - i], -1)), "max", "add"),
+    "mapped with edges": (lambda s, i, j, w, e: s.lin(j - e), "sum max", "add"),
+    "mapped ends and edges": (
+        lambda s, i, j, w, e: s.wide(torch.cat([i, j + e], -1)),
+        "sum mean max",
+        "add",
+    ),
+    "parts": (lambda s, i, j, w, e: _in_parts(s, i, j), "mean max", None),
     "square": (lambda s, i, j, w, e: j * j, "sum mean", "copy"),
     "power": (lambda s, i, j, w, e: j**2, "sum mean", "copy"),
     "scaled": (lambda s, i, j, w, e: 2 * j / 3 - 1, "mean", "copy"),
@@ -61,7 +75,8 @@ MESSAGES = {
     ),
     "dot": (lambda s, i, j, w, e: (i * j).sum(-1, keepdim=True) * j, "sum", "mul"),
     # What has to be made.
-    "product of ends": (lambda s, i, j, w, e: i * j, "sum", None),
+    "product of ends, extreme": (lambda s, i, j, w, e: i * j, "max", None),
+    "mapped product": (lambda s, i, j, w, e: s.lin(j * e), "sum", None),
     "exponential": (lambda s, i, j, w, e: j.exp(), "sum max", None),
     "in place": (lambda s, i, j, w, e: j.add_(e).mul_(2), "sum", None),
     "in place, kept": (lambda s, i, j, w, e: (j.add_(e), j)[1], "sum", None),
@@ -71,6 +86,13 @@ MESSAGES = {
     "through a function": (lambda s, i, j, w, e: _Double.apply(j), "sum", None),
     "item set": (lambda s, i, j, w, e: _with_item(j), "sum", None),
 }
+
+
+def _in_parts(s, i, j):
+    """What a layer with towers does."""
+    both = torch.cat([i.view(-1, 2, 10), j.view(-1, 2, 10)], -1)
+    maps = s.lin.weight[:, :20], s.wide.weight[:, 20:]
+    return torch.stack([nn.functional.linear(both[:, t], maps[t]) for t in (0, -1)], 1).flatten(1)
 
 
 def _augmented(j, e):

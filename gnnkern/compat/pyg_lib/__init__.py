@@ -1,4 +1,4 @@
-"""pyg-lib's ops under its names: `ops`, and a `sampler` that says that it is none.
+"""pyg-lib under its names: its `ops`, and the neighbour samplers of its `sampler`.
 
 See `gnnkern.compat.install` for models that import pyg_lib itself.
 """

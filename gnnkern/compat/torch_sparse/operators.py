@@ -1,22 +1,21 @@
 """torch_sparse's operators that PyG calls through `torch.ops`: products over CSR arrays."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from gnnkern.compat._script import define_all
 from gnnkern.compat.torch_scatter import segment_max_csr, segment_min_csr
+from gnnkern.compat.torch_sparse import sampling
 from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
 
 __all__ = ["define"]
 
 _SUM = "Tensor? row, Tensor rowptr, Tensor col, Tensor? value"
-_SCHEMAS = {
-    "spmm_sum": f"({_SUM}, Tensor? colptr, Tensor? csr2csc, Tensor mat) -> Tensor",
-    "spmm_mean": f"({_SUM}, Tensor? rowcount, Tensor? colptr, Tensor? csr2csc, Tensor mat)"
-    " -> Tensor",
-    "spmm_min": "(Tensor rowptr, Tensor col, Tensor? value, Tensor mat) -> (Tensor, Tensor)",
-    "spmm_max": "(Tensor rowptr, Tensor col, Tensor? value, Tensor mat) -> (Tensor, Tensor)",
-}
+_SELECT = "Tensor rowptr, Tensor col, Tensor? value, Tensor mat"
 
 
 def _product(rowptr: Tensor, col: Tensor, value: Tensor | None, mat: Tensor, reduce: str) -> Tensor:
@@ -66,12 +65,15 @@ def _spmm_max(
     return segment_max_csr(_messages(col, value, mat), rowptr)
 
 
-_IMPLEMENTATIONS = {
-    "spmm_sum": _spmm_sum,
-    "spmm_mean": _spmm_mean,
-    "spmm_min": _spmm_min,
-    "spmm_max": _spmm_max,
-}
+_OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "spmm_sum": (f"({_SUM}, Tensor? colptr, Tensor? csr2csc, Tensor mat) -> Tensor", _spmm_sum),
+    "spmm_mean": (
+        f"({_SUM}, Tensor? rowcount, Tensor? colptr, Tensor? csr2csc, Tensor mat) -> Tensor",
+        _spmm_mean,
+    ),
+    "spmm_min": (f"({_SELECT}) -> (Tensor, Tensor)", _spmm_min),
+    "spmm_max": (f"({_SELECT}) -> (Tensor, Tensor)", _spmm_max),
+} | sampling.OPERATORS
 
 
 def define() -> torch.library.Library:
@@ -80,7 +82,5 @@ def define() -> torch.library.Library:
     The extremes come with the entry that won and so make the messages; sums and means do not.
     """
     library = torch.library.Library("torch_sparse", "FRAGMENT")
-    for name, schema in _SCHEMAS.items():
-        library.define(name + schema)
-        library.impl(name, _IMPLEMENTATIONS[name], "CompositeImplicitAutograd")
+    define_all(library, _OPERATORS)
     return library

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from gnnkern.graph import Graph
-from gnnkern.integrations.pyg import attention, lazy, report
-from gnnkern.integrations.pyg.expressions import Cat, Expression, Gather, Pair, same_index
+from gnnkern.integrations.pyg import (
+    attention,
+    maps,  # noqa: F401 - adds to what stays lazy
+    principal,
+    relations,
+    report,
+    several,
+    staying,
+)
+from gnnkern.integrations.pyg.expressions import Cat, Expression, Gather, Pair, Sum, same_index
 from gnnkern.integrations.pyg.graph_cache import GraphCache
 from gnnkern.integrations.pyg.lazy import LazyMessage
 from gnnkern.integrations.pyg.ops import REDUCES, Ops, plain_index, without_autocast
@@ -23,12 +31,12 @@ from gnnkern.integrations.pyg.stepping_aside import (
 from gnnkern.ops.sddmm import sddmm
 from gnnkern.ops.spmm import spmm
 
-__all__ = ["FusedOps", "apply"]
+__all__ = ["FusedOps", "Unfused", "apply", "split_ends"]
 
 _OTHER = {"max": "min", "min": "max", "sum": "sum", "mean": "mean"}
 
 
-class _Unfused(Exception):
+class Unfused(Exception):
     """Why a message has to be made."""
 
 
@@ -48,7 +56,7 @@ class FusedOps(Ops):
             return super().scatter(src, index, dim, dim_size, reduce)
         try:
             out = self._fused(src, plain_index(index), dim, dim_size, reduce)
-        except _Unfused as why:
+        except Unfused as why:
             report.left("fused aggregation", str(why))
             return super().scatter(src.value(), index, dim, dim_size, reduce)
         except ValueError as error:
@@ -71,7 +79,7 @@ class FusedOps(Ops):
         elif any(type(leaf) not in (Tensor, torch.nn.Parameter) for leaf in expression.leaves):
             why = "tensor subclasses"
         if why is not None:
-            raise _Unfused(why)
+            raise Unfused(why)
         assert expression is not None
         if dim_size is None:
             dim_size = int(index.max()) + 1 if index.numel() else 0
@@ -85,10 +93,14 @@ class FusedOps(Ops):
         width = torch.Size(gather.x.shape[1:]).numel()
         graph = self.cache.graph(index, gather.index, size, gather.x.shape[0], width)
         if graph is None:
-            raise _Unfused("a graph met for the first time, and narrow messages")
+            raise Unfused("a graph met for the first time, and narrow messages")
         return graph
 
-    def _reduce(self, expression: Expression, index: Tensor, size: int, reduce: str) -> Tensor:
+    def _reduce(
+        self, expression: Expression | Tensor, index: Tensor, size: int, reduce: str
+    ) -> Tensor:
+        if isinstance(expression, Tensor):
+            return self._scatter(expression, index, 0, size, reduce)
         if isinstance(expression, Cat):
             parts = [self._reduce(part, index, size, reduce) for part in expression.parts]
             return torch.cat(parts, -1)
@@ -96,13 +108,13 @@ class FusedOps(Ops):
             if same_index(expression.index, index):
                 return self._reduce_own(expression, index, size, reduce)
             return _spmm(self.graph(index, expression, size), expression.x, None, "mul", reduce)
-        lhs, rhs, op = expression.lhs, expression.rhs, expression.op
-        if isinstance(lhs, Gather) and isinstance(rhs, Gather):
-            return self._reduce_ends(op, lhs, rhs, index, size, reduce)
+        own, other, op = split_ends(expression, index)
+        if own is not None:
+            return self._reduce_ends(own, other, op, index, size, reduce)
+        assert isinstance(other, Pair)
+        lhs, rhs, op = other.lhs, other.rhs, other.op
         gather, edge = (lhs, rhs) if isinstance(lhs, Gather) else (rhs, lhs)
         assert isinstance(gather, Gather) and isinstance(edge, Tensor)
-        if same_index(gather.index, index):
-            raise _Unfused("an edge tensor with the features of the node itself")
         graph = self.graph(index, gather, size)
         if op == "sub" and not isinstance(lhs, Gather):
             # edge - x = -(x - edge)
@@ -121,29 +133,41 @@ class FusedOps(Ops):
     def _reduce_own(self, own: Gather, index: Tensor, size: int, reduce: str) -> Tensor:
         """What lies at the node itself, as often as it has edges."""
         if own.x.shape[0] != size:
-            raise _Unfused("features of another number of nodes")
+            raise Unfused("features of another number of nodes")
         degree = self._degree(index, size, own.x)
         if reduce == "sum":
             return own.x * degree.to(own.x.dtype)
         return torch.where(degree > 0, own.x, 0)
 
     def _reduce_ends(
-        self, op: str, lhs: Gather, rhs: Gather, index: Tensor, size: int, reduce: str
+        self,
+        own: Gather,
+        other: Expression | Tensor,
+        op: str,
+        index: Tensor,
+        size: int,
+        reduce: str,
     ) -> Tensor:
-        """Both ends, of which that at the node is the same for all of its edges."""
-        own_is_left = same_index(lhs.index, index)
-        own, other = (lhs, rhs) if own_is_left else (rhs, lhs)
-        if reduce not in ("max", "min") or op not in ("add", "sub"):
-            raise _Unfused(f"{op} of both ends under {reduce}")
-        if not same_index(own.index, index) or own.x.shape[0] != size:
-            raise _Unfused("two ends of which none is the node")
-        graph = self.graph(index, other, size)
+        """`own op other`, where what lies at the node is the same for all of its edges."""
+        if own.x.shape[0] != size:
+            raise Unfused("features of another number of nodes")
+        if op == "mul":
+            if reduce not in ("sum", "mean"):
+                raise Unfused(f"{op} of both ends under {reduce}")
+            return own.x * self._reduce(other, index, size, reduce)
         # A difference is largest where what is taken away is smallest.
-        inner = _OTHER[reduce] if op == "sub" and own_is_left else reduce
-        best = _spmm(graph, other.x, None, "mul", inner)
-        joint = own.x + best if op == "add" else (own.x - best if own_is_left else best - own.x)
-        degree = graph.in_degree.view(-1, *[1] * (own.x.dim() - 1))
-        return torch.where(degree > 0, joint, 0)
+        inner = _OTHER[reduce] if op == "rsub" else reduce
+        rest = self._reduce(other, index, size, inner)
+        return self.joined(own, rest, op, index, size, reduce)
+
+    def joined(
+        self, own: Gather, rest: Tensor, op: str, index: Tensor, size: int, reduce: str
+    ) -> Tensor:
+        """The reduction of sums or differences of `own`, of the reduction of the others."""
+        at_node = self._reduce_own(own, index, size, reduce)
+        if op == "add":
+            return at_node + rest
+        return at_node - rest if op == "rsub" else rest - at_node
 
     def dot(self, lhs: Gather, rhs: Gather) -> Tensor | None:
         """The dot product of both ends of every edge; None where it has to be made otherwise."""
@@ -153,7 +177,7 @@ class FusedOps(Ops):
             graph = self.graph(lhs.index, rhs, lhs.x.shape[0])
             with without_autocast(lhs.x):
                 out = sddmm(graph, lhs.x, rhs.x, op="dot")
-        except (_Unfused, ValueError):
+        except (Unfused, ValueError):
             return None
         report.accelerated("fused dot of both ends")
         return out
@@ -183,7 +207,35 @@ def _made(src: Tensor) -> Tensor:
 def _name(expression: Expression) -> str:
     if isinstance(expression, Gather):
         return "copy"
-    return expression.op if isinstance(expression, Pair) else "cat"
+    if isinstance(expression, Pair):
+        return expression.op
+    return "add" if isinstance(expression, Sum) else "cat"
+
+
+def split_ends(
+    expression: Pair | Sum, index: Tensor
+) -> tuple[Gather | None, Expression | Tensor, str]:
+    """What lies at the node itself, all else, and how they go together.
+
+    "add", "mul": own op other; "sub": other - own; "rsub": own - other. Without a part that lies at
+    the node, the expression is all else.
+    """
+    if isinstance(expression, Sum):
+        for own, other in ((expression.lhs, expression.rhs), (expression.rhs, expression.lhs)):
+            if same_index(own.index, index) and not same_index(other.index, index):
+                return own, Pair("add", other, expression.edge), "add"
+        raise Unfused("two ends of which none, or both, are the node")
+    lhs, rhs, op = expression.lhs, expression.rhs, expression.op
+    is_own = [isinstance(side, Gather) and same_index(side.index, index) for side in (lhs, rhs)]
+    if is_own[0] == is_own[1]:
+        if isinstance(lhs, Gather) and isinstance(rhs, Gather):
+            raise Unfused("two ends of which none, or both, are the node")
+        return None, expression, op
+    at_node, other = (lhs, rhs) if is_own[0] else (rhs, lhs)
+    assert isinstance(at_node, Gather)
+    if op == "div":
+        raise Unfused("a quotient of what lies at the node")
+    return at_node, other, "rsub" if op == "sub" and is_own[0] else op
 
 
 def _spmm(graph: Graph, x: Tensor, edge: Tensor | None, op: str, reduce: str) -> Tensor:
@@ -229,13 +281,16 @@ def apply(ops: FusedOps) -> Callable[[], None]:
         return LazyMessage.of(Gather(src, taken, select))
 
     MessagePassing._index_select_safe = gather
-    lazy.on_both_ends["dot"] = ops.dot
-    undo_attention = attention.apply(ops.cache)
+    staying.on_both_ends["dot"] = ops.dot
+    undo_layers = [several.apply(ops)]
+    for module in (attention, principal, relations):
+        undo_layers += module.apply(ops.cache)
 
     def undo() -> None:
-        undo_attention()
+        for undo_layer in undo_layers:
+            undo_layer()
         MessagePassing._index_select_safe = original
-        lazy.on_both_ends.clear()
+        staying.on_both_ends.clear()
 
     return undo
 

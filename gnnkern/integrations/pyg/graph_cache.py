@@ -147,15 +147,22 @@ class GraphCache:
         found: Graph | None = self._get(key, tensors, build, pays)
         return found
 
-    def remember(
-        self, key: Any, tensors: tuple[Tensor, ...], make: Callable[[], tuple[Any, ...]]
-    ) -> tuple[Any, ...]:
-        """The result of `make()` for these tensors.
+    def graph_of_edges(self, dst: Tensor, num_dst: int) -> Graph:
+        """The graph in which every edge is a source of its own: for rows of an edge tensor."""
+
+        def build() -> Graph:
+            edges = torch.arange(dst.shape[0], dtype=dst.dtype, device=dst.device)
+            return Graph.from_edge_index(torch.stack((edges, dst)), (dst.shape[0], num_dst))
+
+        found: Graph = self.remember(("edges", num_dst), (dst,), build)
+        return found
+
+    def remember(self, key: Any, tensors: tuple[Tensor, ...], make: Callable[[], Any]) -> Any:
+        """The result of `make()` for these tensors: a graph, or a tuple of anything.
 
         The result must hold none of them, which it would keep for ever.
         """
-        result: tuple[Any, ...] = self._get(key, tensors, make, True)
-        return result
+        return self._get(key, tensors, make, True)
 
     def _get(
         self,
