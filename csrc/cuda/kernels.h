@@ -1,0 +1,138 @@
+// Launchers of CUDA kernels: they check nothing that Python has checked, never wait, and throw
+// std::runtime_error where a launch fails. `stream` is a cudaStream_t.
+//
+// Structs of arguments, as on the CPU: pointers to device memory, sizes in elements.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "dispatch.h"
+#include "lanes.h"
+#include "walk.h"
+
+namespace gnnkern::cuda {
+
+// -- runtime --------------------------------------------------------------------------------------
+
+// Why this machine cannot run the kernels; empty where it can.
+std::string unusable();
+
+// -- plan -----------------------------------------------------------------------------------------
+
+// The chunks of rows of more than chunk_edges edges, with empty slots between them.
+struct PlanArgs {
+  void* plan;          // [1 + 2 * ceil(num_edges / chunk_edges), 4], in the type of indptr
+  const void* indptr;  // [num_rows + 1]
+  IndexType index_type;
+  int64_t num_rows;
+  int64_t num_edges;
+  int64_t chunk_edges;
+};
+void make_plan(const PlanArgs& args, void* stream);
+
+// out[permutation[i]] = i.
+struct InverseArgs {
+  void* out;
+  const void* permutation;
+  IndexType index_type;
+  int64_t count;
+};
+void inverse(const InverseArgs& args, void* stream);
+
+// -- rows -----------------------------------------------------------------------------------------
+
+// out[r] = the reduction over the edges of row r of `x op edge`, as gnnkern/_triton/row_reduce.py;
+// rows and edges are fewer than 2^32.
+struct RowReduceArgs {
+  Walk walk;
+  RowResults results;
+  ChunkStates states;  // where the walk has chunks
+  ScalarType dtype;
+  Reduce reduce;
+  const void* x;                // rows x_stride apart
+  const void* edge;             // [E, edge_width], or null: rows of x alone
+  const int32_t* x_columns;     // [width] columns of x, or null: its own
+  const int32_t* edge_columns;  // [width], or null: `group` neighbouring columns share one
+  int64_t x_stride;
+  int64_t edge_width;
+  int64_t group;
+  EdgeOp op;
+  // Of a sum: the edges that have won a row of the matrix whose reverse is walked; or null.
+  const void* winner;  // [num_cols, width] positions, of winner_size bytes
+  int winner_size;
+  const void* winner_indptr;    // [num_cols + 1]
+  const void* winner_position;  // [E], or null
+};
+void row_reduce(const RowReduceArgs& args, void* stream);
+
+// -- edges ----------------------------------------------------------------------------------------
+
+struct EdgeOperand {
+  const void* x;           // rows stride apart, or null: copies of the other
+  const int32_t* columns;  // [width], or null: its own
+  int64_t stride;
+  EdgeEnd at;
+};
+
+// out[e] = lhs op rhs, as gnnkern/_triton/sddmm.py; rows and edges are fewer than 2^32.
+struct EdgeArgs {
+  Walk walk;
+  void* out;  // [E, out_width]
+  ScalarType out_dtype;
+  int64_t out_width;
+  int64_t group;  // so many columns of a message are summed into one; 1: none
+  ScalarType dtype;
+  EdgeOperand lhs;
+  EdgeOperand rhs;
+  EdgeOp op;
+  // The edge of a row that may pass, by its position there; the others give 0; or null.
+  const void* winner;  // [num_rows, width] of winner_size bytes
+  int winner_size;
+};
+void edge_products(const EdgeArgs& args, void* stream);
+
+// out[e] = the softmax over the edges of e's row of x, per column; with `grad`, where x is the
+// softmax, its gradient.
+struct SoftmaxArgs {
+  Walk walk;
+  void* out;  // [E, width], like x and grad
+  const void* x;
+  const void* grad;    // or null
+  ChunkStates states;  // where the walk has chunks
+  ScalarType dtype;
+  int64_t width;
+};
+void segment_softmax(const SoftmaxArgs& args, void* stream);
+
+// -- halo -----------------------------------------------------------------------------------------
+
+// out[i] = x[index[i]]: bytes are copied, of a dtype of at least 2 bytes.
+struct GatherRowsArgs {
+  void* out;          // [num_rows], contiguous
+  const void* x;      // rows x_row_bytes apart
+  const void* index;  // [num_rows]
+  IndexType index_type;
+  int64_t num_rows;
+  int64_t row_bytes;
+  int64_t x_row_bytes;
+};
+void gather_rows(const GatherRowsArgs& args, void* stream);
+
+// out[target[r]] += x over the positions of `order` from begin[r] to begin[r + 1], in order;
+// out[target[r]] += x[r] without them. Targets are distinct.
+struct ScatterAddRowsArgs {
+  void* out;           // rows out_stride apart
+  const void* x;       // [m, width], contiguous
+  const void* target;  // [num_rows]
+  const void* begin;   // [num_rows + 1], or null
+  const void* order;   // [m], or null
+  ScalarType dtype;
+  IndexType index_type;
+  int64_t num_rows;
+  int64_t width;
+  int64_t out_stride;
+};
+void scatter_add_rows(const ScatterAddRowsArgs& args, void* stream);
+
+}  // namespace gnnkern::cuda
