@@ -19,6 +19,17 @@ Walk walk_argument(const py::tuple& fields) {
           size(5),    size(6),    size(7)};
 }
 
+void bind_sort_edges(Address rows, int64_t row_stride, Address cols, int64_t col_stride,
+                     Address begins, int64_t num_begins, Address numbers, int index_code,
+                     int64_t num_edges, int64_t num_rows, int64_t num_cols, int out_code,
+                     Address indptr, Address indices, Address edge_id, Address status,
+                     Address workspace, int64_t workspace_bytes, Address stream) {
+  sort_edges({at(rows), at(cols), at(begins), at(numbers), index_type(index_code), row_stride,
+              col_stride, num_edges, num_rows, num_cols, num_begins, index_type(out_code),
+              at(indptr), at(indices), at(edge_id), at(status), at(workspace), workspace_bytes},
+             at(stream));
+}
+
 void bind_make_plan(Address plan, Address indptr, int index_code, int64_t num_rows,
                     int64_t num_edges, int64_t chunk_edges, Address stream) {
   make_plan({at(plan), at(indptr), index_type(index_code), num_rows, num_edges, chunk_edges},
@@ -102,6 +113,8 @@ void bind_scatter_add_rows(Address out, Address x, Address target, Address begin
 
 void bind_cuda(py::module_& m) {
   m.def("unusable", &unusable);
+  m.def("sort_edges_bytes", &sort_edges_bytes);
+  m.def("sort_edges", &bind_sort_edges);
   m.def("make_plan", &bind_make_plan);
   m.def("inverse", &bind_inverse);
   m.def("row_reduce", &bind_row_reduce);
