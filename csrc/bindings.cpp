@@ -3,7 +3,8 @@
 // Callers (gnnkern/_native.py) have checked shapes, types and devices. What is checked here guards
 // memory: that a plan belongs to its matrix and that enumerations hold known values.
 
-#include <pybind11/pybind11.h>
+#include "bindings.h"
+
 #include <pybind11/stl.h>
 #include <sys/mman.h>
 
@@ -16,38 +17,9 @@
 #include "cpu/runtime.h"
 #include "cpu/sort_edges.h"
 
-namespace py = pybind11;
-
 namespace gnnkern {
 namespace {
 
-using Address = uintptr_t;
-
-template <typename T = void>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-ScalarType scalar_type(int code) {
-  if (code < 0 || code > 3) throw py::value_error("unknown scalar type " + std::to_string(code));
-  return static_cast<ScalarType>(code);
-}
-IndexType index_type(int code) {
-  if (code < 0 || code > 1) throw py::value_error("unknown index type " + std::to_string(code));
-  return static_cast<IndexType>(code);
-}
-Reduce reduction(int code) {
-  if (code < 0 || code > 5) throw py::value_error("unknown reduction " + std::to_string(code));
-  return static_cast<Reduce>(code);
-}
-EdgeOp edge_op(int code) {
-  if (code < 0 || code > 5) throw py::value_error("unknown edge op " + std::to_string(code));
-  return static_cast<EdgeOp>(code);
-}
-EdgeEnd edge_end(int code) {
-  if (code < 0 || code > 2) throw py::value_error("unknown end of an edge " + std::to_string(code));
-  return static_cast<EdgeEnd>(code);
-}
 int argument_size(int bytes) {
   if (bytes != 0 && bytes != 1 && bytes != 2 && bytes != 4) {
     throw py::value_error("an argument takes 1, 2 or 4 bytes, got " + std::to_string(bytes));

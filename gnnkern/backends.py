@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gnnkern import _native, _triton
+from gnnkern import _cuda, _native, _triton
 from gnnkern.settings import backend_from_environment
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Query",
     "choose",
     "cpu_unsupported",
+    "cuda_unsupported",
     "report",
     "survey",
     "triton_unsupported",
@@ -57,8 +58,7 @@ def cpu_unsupported(query: Query) -> list[str]:
         reasons.append(f"the C++ module did not load: {_native.native_error}")
     if query.device_type != "cpu":
         reasons.append(f"it runs on CPU tensors, got {query.device_type}")
-    if query.dtype not in FLOAT_DTYPES:
-        reasons.append(f"it takes {', '.join(map(str, FLOAT_DTYPES))}, got {query.dtype}")
+    reasons += _dtype_reasons(query)
     return reasons
 
 
@@ -74,8 +74,7 @@ def triton_unsupported(query: Query) -> list[str]:
         reasons.append(f"it runs on CUDA tensors, got {query.device_type}")
     elif query.device_type == "cuda" and _triton.INTERPRETS:
         reasons.append("TRITON_INTERPRET is set, and the interpreter runs on CPU tensors")
-    if query.dtype not in FLOAT_DTYPES:
-        reasons.append(f"it takes {', '.join(map(str, FLOAT_DTYPES))}, got {query.dtype}")
+    reasons += _dtype_reasons(query)
     # Nobody is kept waiting for the import where the answer is no already.
     error = None if reasons else _triton.import_error()
     if error is not None:
@@ -83,10 +82,35 @@ def triton_unsupported(query: Query) -> list[str]:
     return reasons
 
 
+def cuda_unsupported(query: Query) -> list[str]:
+    """Why the CUDA kernels cannot run a call."""
+    reasons = []
+    if _cuda.hosted():
+        if query.device_type != "cpu":
+            reasons.append(f"a host executor runs it, on CPU tensors, got {query.device_type}")
+    elif query.device_type != "cuda":
+        reasons.append(f"it runs on CUDA tensors, got {query.device_type}")
+    reasons += _dtype_reasons(query)
+    # Asked last, and where nothing else speaks against it or there is no GPU: it asks the driver.
+    if not reasons or not torch.cuda.is_available():
+        error = _cuda.unusable()
+        reasons += [error] if error is not None else []
+    return reasons
+
+
+def _dtype_reasons(query: Query) -> list[str]:
+    if query.dtype in FLOAT_DTYPES:
+        return []
+    return [f"it takes {', '.join(map(str, FLOAT_DTYPES))}, got {query.dtype}"]
+
+
 def _is_eligible(name: str, wanted: str, query: Query) -> bool:
-    """Whether the wish allows a backend; Triton's interpreter has to be asked for by name."""
+    """Whether the wish allows a backend.
+
+    Kernels for GPUs run on CPU tensors, interpreted, where they are asked for by name alone.
+    """
     if wanted == "auto":
-        return not (name == "triton" and query.device_type == "cpu")
+        return not (name in ("triton", "cuda") and query.device_type == "cpu")
     return wanted == name
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from gnnkern._native import Csr
+from gnnkern._walk import Walk
 
 __all__ = [
     "Walk",
@@ -56,35 +57,6 @@ def alignment(element_size: int, *counts: int) -> int:
 def argument_mask(argument: Tensor | None) -> int:
     """The bits of a stored position: that of a small type, read as signed, may look negative."""
     return -1 if argument is None else {1: 0xFF, 2: 0xFFFF, 4: -1}[argument.element_size()]
-
-
-class Walk(NamedTuple):
-    """The rows of a matrix, and the order in which a kernel walks their edges."""
-
-    indptr: Tensor  # [num_rows + 1]
-    indices: Tensor | None  # [E], None: an edge's own position
-    edge_id: Tensor | None  # [E], None: an edge's own position
-    plan: Tensor | None  # [1 + num_chunks, 4], None: no row is long
-    num_edges: int
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows there are."""
-        return self.indptr.shape[0] - 1
-
-    @property
-    def num_chunks(self) -> int:
-        """How many slots for chunks of long rows there are."""
-        return 0 if self.plan is None else self.plan.shape[0] - 1
-
-    @property
-    def degree(self) -> float:
-        """The average number of edges in a row."""
-        return self.num_edges / max(self.num_rows, 1)
-
-    def items(self, rows: int) -> int:
-        """How many programs walk it: one for each chunk, and one for each group of rows."""
-        return self.num_chunks + -(-self.num_rows // rows)
 
 
 def walk_of(csr: Csr) -> Walk:
