@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "fold.cuh"
 #include "softmax_state.cuh"
 
 namespace gnnkern::cuda {
@@ -16,16 +17,17 @@ __global__ void __launch_bounds__(kWalkThreads, 8)
   const AttentionShape& shape = args.shape;
   const int64_t heads = shape.heads, width = heads * shape.head_width;
   const int64_t column = static_cast<int64_t>(blockIdx.y) * kWalkThreads + threadIdx.x;
-  const LongRow row = long_row(shape.walk, blockIdx.x);
+  const LongRow row = long_row_at(shape.walk, blockIdx.x);
   if (row.parts == 0 || column >= width) return;
   const int64_t head = column / shape.head_width;
+  const int64_t distance = integers_of(shape.walk.plan, shape.walk.index_type)[1];
 
   // Load and fold
   SoftmaxState<compute_t> state = LogSumExpReducer<compute_t>().start();
   compute_t acc = 0;
 #pragma unroll 4
-  for (int64_t part = 0; part < row.parts; ++part) {
-    const int64_t slot = slot_of_part(shape.walk, blockIdx.x, part);
+  for (int part = 0; part < row.parts; ++part) {
+    const int64_t slot = slot_of_part(blockIdx.x, distance, part);
     const compute_t largest = static_cast<const compute_t*>(args.largest)[slot * heads + head];
     const compute_t total = static_cast<const compute_t*>(args.total)[slot * heads + head];
     const compute_t sum = static_cast<const compute_t*>(args.acc)[slot * width + column];

@@ -131,18 +131,17 @@ __device__ __forceinline__ void walk_gatv2_row(
       const auto [kept, grad_score] =
           score_gradient(score[i], log_sum_exp, expected, product[i], kept_scale[i], true);
       const unsigned signs = signs_of(summed[i]);
-      compute_t weight[kColumns];
+      const compute_t below = grad_score * slope;
 #pragma unroll
       for (int k = 0; k < kColumns; ++k) {
-        weight[k] = signs >> k & 1 ? grad_score : grad_score * slope;
-        sums.row[k] += weight[k];
-        sums.att[k] += weight[k] * summed[i][k];
+        const compute_t weight = signs >> k & 1 ? grad_score : below;
+        sums.row[k] += weight;
+        sums.att[k] += weight * summed[i][k];
+        summed[i][k] = weight * att[k];
       }
       if (args.grad_edge_x) {
-#pragma unroll
-        for (int k = 0; k < kColumns; ++k) weight[k] *= att[k];
         columns.store(
-            static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + head_begin, weight);
+            static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + head_begin, summed[i]);
       }
       if (args.grad_x_src) {
         args.records.signs[sign_at(shape.lanes, place, element[i])] = static_cast<uint8_t>(signs);
