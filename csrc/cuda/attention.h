@@ -95,6 +95,16 @@ struct AttentionSourceArgs {
   const void* edge_x;      // [E, heads, head_width] or null
 };
 
+// Of dot, by destination: every row sums (key + edge_x) * grad_score over its edges.
+struct AttentionQueryArgs {
+  AttentionShape shape;
+  void* grad_query;        // [num_rows, heads, head_width]
+  void* query_sum;         // [num_chunks, heads, head_width] sums of chunks, or null
+  const void* key;         // [num_cols, heads, head_width]
+  const void* edge_x;      // [E, heads, head_width] or null
+  const void* grad_score;  // [E, heads] of the compute type
+};
+
 // What the walk by destination leaves of every edge for the walk by source.
 struct Gatv2Records {
   void* kept;        // [E, heads] alpha after dropout
@@ -128,6 +138,7 @@ void gatv2_attention(const AttentionArgs& args, void* stream);
 void attention_statistics(const AttentionStatisticsArgs& args, void* stream);
 void gat_attention_backward(const AttentionSourceArgs& args, void* stream);
 void dot_attention_backward(const AttentionSourceArgs& args, void* stream);
+void dot_attention_backward_query(const AttentionQueryArgs& args, void* stream);
 
 // How many rows `att_sum` has, and how many bytes of signs an edge has for each head.
 int64_t gatv2_att_sums(const AttentionShape& shape);

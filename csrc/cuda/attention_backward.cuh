@@ -10,6 +10,7 @@
 #pragma once
 
 #include "attention.cuh"
+#include "fold.cuh"
 
 namespace gnnkern::cuda {
 
@@ -206,7 +207,70 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
   }
 }
 
+// -- by destination -------------------------------------------------------------------------------
+
+// Of dot: the gradient of the query gathers the keys alone.
+template <typename scalar_t, int lanes>
+__global__ void __launch_bounds__(kWalkThreads, 4)
+    dot_query_kernel(const AttentionQueryArgs args) {
+  // Where am I
+  using compute_t = compute_of<scalar_t>;
+  using columns_t = Columns<scalar_t, lanes>;
+  constexpr int kColumns = columns_t::kColumns;
+  constexpr int kEdges = kEdgesThatFit<4, scalar_t, lanes>;
+  const AttentionShape& shape = args.shape;
+  const int64_t heads = shape.heads, head_width = shape.head_width, width = heads * head_width;
+  const int64_t item = item_of_warp();
+  RowPart part;
+  if (!take_part(shape.walk, item, shape.lanes.row, part)) return;
+  const Place place(shape, part);
+  const columns_t columns(place, place.tile, head_width);
+  const int64_t head_begin = place.head * head_width;
+  const auto* const keys = static_cast<const scalar_t*>(args.key) + head_begin;
+  const auto* const edge_rows = static_cast<const scalar_t*>(args.edge_x) + head_begin;
+
+  // Load and sum
+  compute_t sum[kColumns] = {};
+  const int longest = warp_max(part.count);
+  for (int done = 0; done < longest; done += kEdges * place.edges) {
+    const EdgeGroup<kEdges> edges(shape.walk, part, place, done);
+    typename columns_t::row_t key[kEdges];
+    compute_t weight[kEdges];
+#pragma unroll
+    for (int i = 0; i < kEdges; ++i) {
+      key[i] = columns.load(keys + edges.other[i] * width, edges.exists[i]);
+      weight[i] = number_or_zero<compute_t>(args.grad_score, edges.element(i, place, heads),
+                                            edges.exists[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kEdges; ++i) {
+      compute_t row[kColumns];
+      key[i].unpack(row);
+      add_scaled(sum, weight[i], row);
+      if (args.edge_x) {
+        columns.load_values(edge_rows + edges.edge[i] * width, edges.exists[i], row);
+        add_scaled(sum, weight[i], row);
+      }
+    }
+  }
+  sum_lanes(sum, place.edge_stride, place.row_stride);
+
+  // Store
+  if (!place.has_head || place.edge_lane > 0) return;
+  if (item < shape.walk.num_chunks) {
+    columns.store(static_cast<compute_t*>(args.query_sum) + item * width + head_begin, sum);
+  } else if (part.owns_row) {
+    columns.store(static_cast<scalar_t*>(args.grad_query) + part.row * width + head_begin, sum);
+  }
+}
+
 // -- launchers ------------------------------------------------------------------------------------
+
+// The long rows of a sum that is as wide as a row, from the sums of their chunks.
+inline void fold_sums(const Walk& walk, ScalarType dtype, int64_t width, void* out, void* sums,
+                      void* stream) {
+  fold_rows({walk, dtype, Reduce::kSum, {out, nullptr, 0, width}, {sums, nullptr}}, stream);
+}
 
 template <Score kScore>
 void launch_attention_by_source(const char* op, AttentionSourceArgs args, void* stream) {
@@ -221,6 +285,10 @@ void launch_attention_by_source(const char* op, AttentionSourceArgs args, void* 
     launch(op, attention_by_source_kernel<kScore, scalar_t, lanes>, attention_grid(shape),
            dim3(kWalkThreads), 0, stream, args);
   });
+  const int64_t width = shape.heads * shape.head_width;
+  fold_sums(shape.walk, shape.dtype, width, args.grad_value, args.value_sum, stream);
+  fold_sums(shape.walk, shape.dtype, scalars ? shape.heads : width, args.grad_key, args.key_sum,
+            stream);
 }
 
 }  // namespace gnnkern::cuda

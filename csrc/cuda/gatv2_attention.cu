@@ -53,6 +53,11 @@ void gatv2_attention_backward(const Gatv2BackwardArgs& given, void* stream) {
     launch("gatv2_attention_backward", gatv2_by_source_kernel<scalar_t, lanes>,
            attention_grid(reverse), dim3(kWalkThreads), 0, stream, args);
   });
+  const int64_t width = shape.heads * shape.head_width;
+  fold_sums(shape.walk, shape.dtype, width, args.grad_x_dst, args.dst_sum, stream);
+  if (args.grad_x_src) {
+    fold_sums(args.reverse, shape.dtype, width, args.grad_x_src, args.src_sum, stream);
+  }
 }
 
 }  // namespace gnnkern::cuda
