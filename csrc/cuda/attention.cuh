@@ -80,8 +80,7 @@ __device__ __forceinline__ compute_t gat_score(const AttentionArgs& args, const 
                                                compute_t own, int64_t source, int64_t edge,
                                                bool exists) {
   const int64_t heads = args.shape.heads;
-  compute_t score =
-      own + number_or_zero<scalar_t>(args.key, source * heads + place.head, exists);
+  compute_t score = own + number_or_zero<scalar_t>(args.key, source * heads + place.head, exists);
   if (args.edge_score) {
     score += number_or_zero<scalar_t>(args.edge_score, edge * heads + place.head, exists);
   }
@@ -104,8 +103,7 @@ __device__ __forceinline__ SoftmaxState<compute_t> sweep_gat_scores(const Attent
        offset += place.edges * place.lanes) {
     const number_t position = part.begin + offset;
     const int64_t edge = edge_id ? edge_id[position] : position;
-    const compute_t score =
-        gat_score<scalar_t>(args, place, own, indices[position], edge, true);
+    const compute_t score = gat_score<scalar_t>(args, place, own, indices[position], edge, true);
     reducer.merge(state[0], {score, 1});
   }
   __syncwarp();
@@ -127,11 +125,12 @@ __device__ __forceinline__ void store_attention(const AttentionArgs& args,
   const int64_t at = row_head * args.shape.head_width;
   columns.store(static_cast<scalar_t*>(args.out) + at, acc);
   if (args.wide_out) columns.store(static_cast<compute_t*>(args.wide_out) + at, acc);
-  if (writes_log_sum_exp) static_cast<compute_t*>(args.log_sum_exp)[row_head] = softmax_log_sum(state);
+  if (writes_log_sum_exp)
+    static_cast<compute_t*>(args.log_sum_exp)[row_head] = softmax_log_sum(state);
 }
 
-// Edges under way at once, where rows are read 16 bytes at a time: of two gathers half as many as of
-// one.
+// Edges under way at once, where rows are read 16 bytes at a time: of two gathers half as many as
+// of one.
 template <Score kScore>
 constexpr int kScoreEdges = kScore == Score::kDot ? 2 : 4;
 // Rows read one element at a time, and doubles, take more registers.
@@ -231,8 +230,8 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
       for (int i = 0; i < kEdges; ++i) {
         score[i] *= factor;
         if (args.edge_score) {
-          score[i] += number_or_zero<scalar_t>(
-              args.edge_score, edges.element(i, place, heads), edges.exists[i]);
+          score[i] += number_or_zero<scalar_t>(args.edge_score, edges.element(i, place, heads),
+                                               edges.exists[i]);
         }
       }
     }
@@ -311,8 +310,9 @@ inline HeadLanes head_lanes(const AttentionShape& shape, int edges_under_way) {
 // The blocks that walk rows and chunks.
 inline Grid attention_grid(const AttentionShape& shape) {
   const HeadLanes& lanes = shape.lanes;
-  return {blocks_of(items_of(shape.walk, {lanes.edge, lanes.row}), kWalkWarps),
-          blocks_of(shape.heads, int64_t{1} << (lanes.edge - lanes.head)) * lanes.tiles};
+  const int64_t head_groups = blocks_of(shape.heads, int64_t{1} << (lanes.edge - lanes.head));
+  const Grid tiles = tile_grid(head_groups * lanes.tiles, 0);
+  return {blocks_of(items_of(shape.walk, {lanes.edge, lanes.row}), kWalkWarps), tiles.y, tiles.z};
 }
 
 // Whether the rows of heads at all of these addresses can be read 16 bytes at a time.
@@ -335,8 +335,8 @@ void launch_attention(const char* op, AttentionArgs args, void* stream) {
       rows_aligned(shape, scalars ? nullptr : args.own, scalars ? nullptr : args.key, args.value,
                    args.att, args.edge_x, args.out, args.wide_out);
   dispatch_vectors(shape.dtype, aligned, [&]<typename scalar_t, int lanes>() {
-    launch(op, attention_kernel<kScore, scalar_t, lanes>, attention_grid(shape),
-           dim3(kWalkThreads), 0, stream, args);
+    launch(op, attention_kernel<kScore, scalar_t, lanes>, attention_grid(shape), dim3(kWalkThreads),
+           0, stream, args);
   });
   if (shape.walk.num_chunks > 0) fold_attention(op, args, stream);
 }

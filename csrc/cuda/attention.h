@@ -15,8 +15,8 @@ namespace gnnkern::cuda {
 //     gatv2   <att, leaky(own + key + edge_x)>; the key is the value
 enum class Score : int { kGat = 0, kDot = 1, kGatv2 = 2 };
 
-// How the lanes of a warp are shared out (attention_lanes.cuh): log2 of how many hold the columns of
-// a head, the heads of an edge, and walk a row.
+// How the lanes of a warp are shared out (attention_lanes.cuh): log2 of how many hold the columns
+// of a head, the heads of an edge, and walk a row.
 struct HeadLanes {
   int head;
   int edge;
@@ -64,7 +64,8 @@ struct AttentionArgs {
   void* acc;      // [num_chunks, heads, head_width]
 };
 
-// What an edge needs of its destination: log-sum-exp, <out, grad> and, where there is one, the score.
+// What an edge needs of its destination: log-sum-exp, <out, grad> and, where there is one, the
+// score.
 struct AttentionStatisticsArgs {
   ScalarType dtype;
   int64_t num_rows;  // times heads
@@ -115,8 +116,8 @@ struct Gatv2Records {
 
 struct Gatv2BackwardArgs {
   AttentionShape shape;
-  void* grad_x_dst;   // [num_dst, heads, head_width]
-  void* att_sum;      // [gatv2_att_sums, heads, head_width] what a block adds to the gradient of att
+  void* grad_x_dst;  // [num_dst, heads, head_width]
+  void* att_sum;     // [gatv2_att_sums, heads, head_width] what a block adds to the gradient of att
   void* grad_edge_x;  // [E, heads, head_width] or null
   Gatv2Records records;
   void* dst_sum;           // [num_chunks, heads, head_width] sums of chunks, or null

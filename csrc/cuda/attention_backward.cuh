@@ -1,8 +1,8 @@
 // Gradients of attention that the sources get, from one walk over the reversed graph.
 //
-// A row is a source here, and its edges lead to destinations. The gradient of the output is gathered
-// once, with the statistics of each destination. From these come alpha, the gradient <value, grad>
-// of what multiplied the value, and so that of the score:
+// A row is a source here, and its edges lead to destinations. The gradient of the output is
+// gathered once, with the statistics of each destination. From these come alpha, the gradient
+// <value, grad> of what multiplied the value, and so that of the score:
 //
 //     kept * <value, grad> - alpha * <out, grad>        kept: alpha after dropout
 //
@@ -117,9 +117,9 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
     } else {
       const auto wide = [&](const scalar_t* own, const scalar_t* rows) {
         return [=, &place](bool exists, int64_t destination, int64_t edge) {
-          return wide_product<lanes, scalar_t>(
-              place, head_width, own, rows + destination * width,
-              edge_rows ? edge_rows + edge * width : nullptr, nullptr, factor, exists);
+          return wide_product<lanes, scalar_t>(place, head_width, own, rows + destination * width,
+                                               edge_rows ? edge_rows + edge * width : nullptr,
+                                               nullptr, factor, exists);
         };
       };
       one_by_one(edges, product, wide(own_value, grads));
@@ -171,9 +171,8 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
         if (args.grad_edge_x && exists) {
 #pragma unroll
           for (int k = 0; k < kColumns; ++k) row[k] = kept * row[k] + grad_own * query_row[k];
-          columns.store(static_cast<scalar_t*>(args.grad_edge_x) + head_begin +
-                            edges.edge[i] * width,
-                        row);
+          columns.store(
+              static_cast<scalar_t*>(args.grad_edge_x) + head_begin + edges.edge[i] * width, row);
         }
       } else {
         key_sum[0] += grad_argument;
@@ -211,8 +210,7 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
 
 // Of dot: the gradient of the query gathers the keys alone.
 template <typename scalar_t, int lanes>
-__global__ void __launch_bounds__(kWalkThreads, 4)
-    dot_query_kernel(const AttentionQueryArgs args) {
+__global__ void __launch_bounds__(kWalkThreads, 4) dot_query_kernel(const AttentionQueryArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
   using columns_t = Columns<scalar_t, lanes>;
@@ -277,10 +275,10 @@ void launch_attention_by_source(const char* op, AttentionSourceArgs args, void* 
   AttentionShape& shape = args.shape;
   shape.lanes = head_lanes(shape, kScoreEdges<kScore>);
   const bool scalars = kScore == Score::kGat;
-  const bool aligned = rows_aligned(shape, args.grad_value, args.value, args.grad, args.query,
-                                    args.edge_x, args.grad_edge_x, args.value_sum,
-                                    scalars ? nullptr : args.key, scalars ? nullptr : args.grad_key,
-                                    scalars ? nullptr : args.key_sum);
+  const bool aligned =
+      rows_aligned(shape, args.grad_value, args.value, args.grad, args.query, args.edge_x,
+                   args.grad_edge_x, args.value_sum, scalars ? nullptr : args.key,
+                   scalars ? nullptr : args.grad_key, scalars ? nullptr : args.key_sum);
   dispatch_vectors(shape.dtype, aligned, [&]<typename scalar_t, int lanes>() {
     launch(op, attention_by_source_kernel<kScore, scalar_t, lanes>, attention_grid(shape),
            dim3(kWalkThreads), 0, stream, args);

@@ -10,13 +10,12 @@ namespace gnnkern::cuda {
 // A thread folds one column of one long row, in the order of its chunks; blockIdx.x is the slot of
 // the first.
 template <typename scalar_t>
-__global__ void __launch_bounds__(kWalkThreads, 8)
-    fold_attention_kernel(const AttentionArgs args) {
+__global__ void __launch_bounds__(kWalkThreads, 8) fold_attention_kernel(const AttentionArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
   const AttentionShape& shape = args.shape;
   const int64_t heads = shape.heads, width = heads * shape.head_width;
-  const int64_t column = static_cast<int64_t>(blockIdx.y) * kWalkThreads + threadIdx.x;
+  const int64_t column = tile_of_block() * kWalkThreads + threadIdx.x;
   const LongRow row = long_row_at(shape.walk, blockIdx.x);
   if (row.parts == 0 || column >= width) return;
   const int64_t head = column / shape.head_width;

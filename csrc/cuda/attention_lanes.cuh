@@ -29,7 +29,8 @@ struct Place {
   int edges;        // how many these are
   int64_t head;
   bool has_head;
-  int64_t tile;  // first column of the tile in its head
+  int tile_number;  // of its head
+  int64_t tile;     // first column of it
 
   __device__ __forceinline__ Place(const AttentionShape& shape, const RowPart& part) {
     const HeadLanes& shifts = shape.lanes;
@@ -40,11 +41,13 @@ struct Place {
     column_lane = lane & (lanes - 1);
     edge_lane = (lane & (row_stride - 1)) >> shifts.edge;
     edges = 1 << (part.row_shift - shifts.edge);
+    const auto block = static_cast<unsigned>(tile_of_block());
     const unsigned tiles = static_cast<unsigned>(shifts.tiles);
     const int head_lane = (lane & (edge_stride - 1)) >> shifts.head;
-    head = (static_cast<int64_t>(blockIdx.y / tiles) << (shifts.edge - shifts.head)) + head_lane;
+    head = (static_cast<int64_t>(block / tiles) << (shifts.edge - shifts.head)) + head_lane;
     has_head = head < shape.heads;
-    tile = static_cast<int64_t>(blockIdx.y % tiles) * shifts.tile_columns;
+    tile_number = static_cast<int>(block % tiles);
+    tile = static_cast<int64_t>(tile_number) * shifts.tile_columns;
   }
 };
 
@@ -109,7 +112,8 @@ struct Columns {
     load(head_row, exists).unpack(values);
   }
   template <typename out_t>
-  __device__ __forceinline__ void store(out_t* head_row, const compute_t (&values)[kColumns]) const {
+  __device__ __forceinline__ void store(out_t* head_row,
+                                        const compute_t (&values)[kColumns]) const {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       if (column(i) >= end) continue;
@@ -160,13 +164,12 @@ __device__ __forceinline__ value_t leaky_dot(const value_t (&summed)[count], val
 // -- products of wide heads -----------------------------------------------------------------------
 
 // Sums over all columns of heads wider than a tile, for the edge of a lane:
-// <left + edge, right>, and of GATv2 <att, leaky(left + right + edge)>. `edge` and `att` may be null.
+// <left + edge, right>, and of GATv2 <att, leaky(left + right + edge)>. `edge` and `att` may be
+// null.
 template <int lanes, typename scalar_t>
-__device__ __forceinline__ compute_of<scalar_t> wide_product(const Place& place, int64_t head_width,
-                                                          const scalar_t* left,
-                                                          const scalar_t* right,
-                                                          const scalar_t* edge, const scalar_t* att,
-                                                          compute_of<scalar_t> slope, bool exists) {
+__device__ __forceinline__ compute_of<scalar_t> wide_product(
+    const Place& place, int64_t head_width, const scalar_t* left, const scalar_t* right,
+    const scalar_t* edge, const scalar_t* att, compute_of<scalar_t> slope, bool exists) {
   constexpr int kColumns = kLaneColumns<scalar_t>;
   compute_of<scalar_t> sum[1] = {0};
 #pragma unroll 1

@@ -41,9 +41,9 @@ void gatv2_attention_backward(const Gatv2BackwardArgs& given, void* stream) {
   reverse.walk = args.reverse;
   reverse = with_lanes(reverse);
   // Signs are of the columns that a lane holds: both walks share them out alike.
-  const bool aligned = rows_aligned(shape, args.grad_x_dst, args.att_sum, args.grad_edge_x,
-                                    args.dst_sum, args.x_src, args.x_dst, args.att, args.edge_x,
-                                    args.grad, args.grad_x_src, args.src_sum);
+  const bool aligned =
+      rows_aligned(shape, args.grad_x_dst, args.att_sum, args.grad_edge_x, args.dst_sum, args.x_src,
+                   args.x_dst, args.att, args.edge_x, args.grad, args.grad_x_src, args.src_sum);
   dispatch_vectors(shape.dtype, aligned, [&]<typename scalar_t, int lanes>() {
     launch("gatv2_attention_backward", gatv2_by_destination_kernel<scalar_t, lanes>,
            destination_grid(shape), dim3(kWalkThreads), 0, stream, args,

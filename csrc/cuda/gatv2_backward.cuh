@@ -1,9 +1,10 @@
 // Gradients of GATv2 attention: two walks with one gather each, and signs between them.
 //
-// By destination, the rows of x_src are gathered. They give the score of an edge back, and with what
-// the row itself holds the gradient of the score; behind it every gradient is that times att times
-// the slope of the activation. Left behind for each edge are what multiplied x_src, the gradient of
-// the score, and one bit for each column: whether the activation's argument was above 0.
+// By destination, the rows of x_src are gathered. They give the score of an edge back, and with
+// what the row itself holds the gradient of the score; behind it every gradient is that times att
+// times the slope of the activation. Left behind for each edge are what multiplied x_src, the
+// gradient of the score, and one bit for each column: whether the activation's argument was above
+// 0.
 //
 // By source, the rows of the output's gradient are gathered, and these are read.
 #pragma once
@@ -29,8 +30,7 @@ __device__ __forceinline__ unsigned signs_of(const value_t (&values)[count]) {
 // Where the byte of a lane lies.
 __device__ __forceinline__ int64_t sign_at(const HeadLanes& lanes, const Place& place,
                                            int64_t element) {
-  const int64_t tile_number = blockIdx.y % static_cast<unsigned>(lanes.tiles);
-  return ((element * lanes.tiles + tile_number) << lanes.head) + place.column_lane;
+  return ((element * lanes.tiles + place.tile_number) << lanes.head) + place.column_lane;
 }
 
 // What one lane keeps of its row, and of all rows for att.
@@ -79,28 +79,35 @@ __device__ __forceinline__ void walk_gatv2_row(
   for (int done = 0; done < longest; done += kEdges * place.edges) {
     // Load
     const EdgeGroup<kEdges> edges(shape.walk, part, place, done);
-    typename columns_t::row_t source[kEdges], edge_x[kEdges];
+    typename columns_t::row_t rows[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
-      source[i] = columns.load(x_src + edges.other[i] * width, edges.exists[i]);
-      edge_x[i] = {};
-      if (edge_rows) {
-        edge_x[i] = columns.load(edge_rows + edges.edge[i] * width, edges.exists[i]);
-      }
+      rows[i] = columns.load(x_src + edges.other[i] * width, edges.exists[i]);
     }
 
     // The score, and the gradient of what multiplied the source's row
     compute_t summed[kEdges][kColumns], score[kEdges], product[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
-      compute_t added[kColumns];
-      source[i].unpack(summed[i]);
+      rows[i].unpack(summed[i]);
       product[i] = dot(summed[i], grad);
-      edge_x[i].unpack(added);
-      add(summed[i], added);
       add(summed[i], x_dst);
-      score[i] = leaky_dot(summed[i], slope, att);
     }
+    // Loaded behind the others, whose registers they take.
+    if (edge_rows) {
+#pragma unroll
+      for (int i = 0; i < kEdges; ++i) {
+        rows[i] = columns.load(edge_rows + edges.edge[i] * width, edges.exists[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kEdges; ++i) {
+        compute_t added[kColumns];
+        rows[i].unpack(added);
+        add(summed[i], added);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kEdges; ++i) score[i] = leaky_dot(summed[i], slope, att);
     if (whole) {
       sum_lanes(score, 1, place.lanes);
       sum_lanes(product, 1, place.lanes);
@@ -140,8 +147,8 @@ __device__ __forceinline__ void walk_gatv2_row(
         summed[i][k] = weight * att[k];
       }
       if (args.grad_edge_x) {
-        columns.store(
-            static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + head_begin, summed[i]);
+        columns.store(static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + head_begin,
+                      summed[i]);
       }
       if (args.grad_x_src) {
         args.records.signs[sign_at(shape.lanes, place, element[i])] = static_cast<uint8_t>(signs);

@@ -1,5 +1,5 @@
-// The softmax of a row while its scores arrive: the state of a log-sum-exp, and what else was summed
-// with weights exp(score - largest).
+// The softmax of a row while its scores arrive: the state of a log-sum-exp, and what else was
+// summed with weights exp(score - largest).
 #pragma once
 
 #include "reduce.cuh"
