@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gnnkern import _native, _triton
+from gnnkern._walk import drop_empty
 
 __all__ = [
     "check_indptr",
@@ -46,8 +47,6 @@ def compact_plan(plan: Tensor) -> Tensor:
     """A plan without empty slots, of which there are none on the CPU; copies a number to it."""
     if plan.dim() != 2:
         return plan
-    from gnnkern._triton.plan import drop_empty
-
     return drop_empty(plan)
 
 

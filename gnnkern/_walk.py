@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from gnnkern._native import INDEX_CODES, address
+from gnnkern._native import INDEX_CODES, Csr, address
 
-__all__ = ["Walk"]
+__all__ = ["Walk", "drop_empty", "plan_shape", "walk_segments", "walk_with"]
+
+# A function that makes the plan of an indptr for so many edges, in chunks of so many.
+MakePlan = Callable[[Tensor, int, int | None], Tensor]
 
 
 class Walk(NamedTuple):
@@ -51,3 +56,48 @@ class Walk(NamedTuple):
             self.num_edges,
             self.num_chunks,
         )
+
+
+def walk_with(csr: Csr, make_plan: MakePlan) -> Walk:
+    """A matrix as the kernels take it.
+
+    A graph on a GPU holds its plan. One on the CPU holds that of the C++ kernels, so that kernels
+    which are interpreted or hosted there plan at each call.
+    """
+    num_edges = csr.indices.shape[0]
+    plan = csr.plan
+    if plan.dim() != 2:
+        plan = drop_empty(make_plan(csr.indptr, num_edges, None))
+    return Walk(csr.indptr, csr.indices, csr.edge_id, plan if plan.shape[0] else None, num_edges)
+
+
+def walk_segments(
+    indptr: Tensor, num_edges: int, make_plan: MakePlan, chunk_edges: int | None = None
+) -> Walk:
+    """Consecutive rows as the kernels take them; None: chunks are as long as the rule says."""
+    plan = make_plan(indptr, num_edges, chunk_edges)
+    return Walk(indptr, None, None, plan if plan.shape[0] else None, num_edges)
+
+
+def plan_shape(num_rows: int, num_edges: int, chunk_edges: int) -> tuple[int, int]:
+    """The shape of a plan before empty slots are dropped; [0, 4] where no row can be long."""
+    if num_rows == 0 or num_edges <= chunk_edges:
+        return 0, 4
+    return 1 + 2 * -(-num_edges // chunk_edges), 4
+
+
+def drop_empty(plan: Tensor) -> Tensor:
+    """The same plan without empty slots; how many there are is read from the device."""
+    if plan.shape[0] == 0:
+        return plan
+    records = plan[1:]
+    taken = records[:, 0] >= 0
+    new_slot = taken.cumsum(0) - 1
+    kept = records[taken]
+    if kept.shape[0] == 0:
+        return plan[:0]
+    kept[:, 3] = new_slot[kept[:, 3].long()].to(kept.dtype)
+    header = plan[:1].clone()
+    # Slots of one row follow one another: those in between were empty.
+    header[0, 1] = 1
+    return torch.cat((header, kept))

@@ -85,4 +85,16 @@ __global__ void __launch_bounds__(kFoldThreads, 4)
   }
 }
 
+// -- launcher -------------------------------------------------------------------------------------
+
+// Folds the chunks of every long row into its row of the results, or into its first chunk.
+struct FoldArgs {
+  Walk walk;
+  ScalarType dtype;
+  Reduce reduce;
+  RowResults results;
+  ChunkStates states;
+};
+void fold_rows(const FoldArgs& args, void* stream);
+
 }  // namespace gnnkern::cuda

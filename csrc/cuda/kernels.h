@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "lanes.h"
 #include "walk.h"
 
 namespace gnnkern::cuda {
@@ -16,6 +17,45 @@ namespace gnnkern::cuda {
 
 // Why this machine cannot run the kernels; empty where it can.
 std::string unusable();
+
+// -- plan -----------------------------------------------------------------------------------------
+
+// The chunks of rows of more than chunk_edges edges, with empty slots between them.
+struct PlanArgs {
+  void* plan;          // [1 + 2 * ceil(num_edges / chunk_edges), 4], in the type of indptr
+  const void* indptr;  // [num_rows + 1]
+  IndexType index_type;
+  int64_t num_rows;
+  int64_t num_edges;
+  int64_t chunk_edges;
+};
+void make_plan(const PlanArgs& args, void* stream);
+
+// -- rows -----------------------------------------------------------------------------------------
+
+// out[r] = the reduction over the edges of row r of `x op edge`, as gnnkern/_triton/row_reduce.py;
+// rows and edges are fewer than 2^32.
+struct RowReduceArgs {
+  Walk walk;
+  RowResults results;
+  ChunkStates states;  // where the walk has chunks
+  ScalarType dtype;
+  Reduce reduce;
+  const void* x;                // rows x_stride apart
+  const void* edge;             // [E, edge_width], or null: rows of x alone
+  const int32_t* x_columns;     // [width] columns of x, or null: its own
+  const int32_t* edge_columns;  // [width], or null: `group` neighbouring columns share one
+  int64_t x_stride;
+  int64_t edge_width;
+  int64_t group;
+  EdgeOp op;
+  // Of a sum: the edges that have won a row of the matrix whose reverse is walked; or null.
+  const void* winner;  // [num_cols, width] positions, of winner_size bytes
+  int winner_size;
+  const void* winner_indptr;    // [num_cols + 1]
+  const void* winner_position;  // [E], or null
+};
+void row_reduce(const RowReduceArgs& args, void* stream);
 
 // -- halo -----------------------------------------------------------------------------------------
 

@@ -12,6 +12,21 @@ constexpr int kWalkWarps = kWalkThreads / kWarp;
 // Of one dimension of a grid.
 constexpr int64_t kMostTiles = 65535;
 
+struct RowResults {
+  void* out;  // [num_rows, width]
+  // Of max and min the winner's position in its row, in integers of so many bytes, -1 without one,
+  // [num_rows, width]; of logsumexp statistics [num_rows, 2, width]; or null.
+  void* argument;
+  int argument_size;
+  int64_t width;
+};
+
+// States of the chunks of long rows, [num_chunks, width] each.
+struct ChunkStates {
+  void* first;
+  void* second;  // null where a state has one part
+};
+
 // log2 of how many lanes of a warp hold the columns of an edge, and walk a row.
 struct LaneShifts {
   int edge;
@@ -41,11 +56,16 @@ inline int64_t items_of(const Walk& walk, LaneShifts lanes) {
   return walk.num_chunks + (walk.num_rows + rows - 1) / rows;
 }
 
-// Warps for the parts of rows, and tiles of so many packs as the slowest dimensions.
+// Tiles of 2^shift of so many columns, as the slowest dimensions of a grid.
+inline Grid tile_grid(int64_t columns, int shift) {
+  const int64_t tiles = blocks_of(columns, int64_t{1} << shift);
+  return {1, tiles < kMostTiles ? tiles : kMostTiles, blocks_of(tiles, kMostTiles)};
+}
+
+// Warps for the parts of rows, and tiles of so many packs.
 inline Grid walk_grid(const Walk& walk, LaneShifts lanes, int64_t packs) {
-  const int64_t tiles = blocks_of(packs, int64_t{1} << lanes.edge);
-  const int64_t slow = blocks_of(tiles, kMostTiles);
-  return {blocks_of(items_of(walk, lanes), kWalkWarps), slow > 1 ? kMostTiles : tiles, slow};
+  const Grid tiles = tile_grid(packs, lanes.edge);
+  return {blocks_of(items_of(walk, lanes), kWalkWarps), tiles.y, tiles.z};
 }
 
 }  // namespace gnnkern::cuda

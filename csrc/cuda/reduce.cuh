@@ -162,12 +162,6 @@ __device__ __forceinline__ void merge_lanes(const Reducer& reducer, int edge_shi
   }
 }
 
-// States of the chunks of long rows, [num_chunks, width] each.
-struct ChunkStates {
-  void* first;
-  void* second;  // null where a state has one part
-};
-
 template <class Reducer>
 __device__ __forceinline__ void save_state(const ChunkStates& states, int64_t offset,
                                            const typename Reducer::State& state) {
@@ -189,15 +183,6 @@ __device__ __forceinline__ typename Reducer::State load_state(const ChunkStates&
 }
 
 // -- results --------------------------------------------------------------------------------------
-
-struct RowResults {
-  void* out;  // [num_rows, width]
-  // Of max and min the winner's position in its row, in integers of so many bytes, [num_rows,
-  // width]; of logsumexp statistics [num_rows, 2, width]; or null.
-  void* argument;
-  int argument_size;
-  int64_t width;
-};
 
 // One element of a type known at run time.
 __device__ __forceinline__ void store_scalar(void* out, ScalarType type, int64_t offset,

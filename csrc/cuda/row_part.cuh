@@ -5,8 +5,8 @@
 // warp.
 #pragma once
 
-#include "vectors.cuh"
 #include "lanes.h"
+#include "vectors.cuh"
 
 namespace gnnkern::cuda {
 

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gnnkern._edge_loops import chunk_states
 from gnnkern._native import Csr, accumulate_dtype
 from gnnkern._triton.attention_tiles import (
     cells_of,
@@ -27,7 +28,7 @@ from gnnkern._triton.attention_tiles import (
 )
 from gnnkern._triton.configs import Tiles, tiles_for
 from gnnkern._triton.dropout import Dropout, drop
-from gnnkern._triton.fold import chunk_states, fold
+from gnnkern._triton.fold import fold
 from gnnkern._triton.launch import accumulator, alignment, run, walk_of
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.score_gradient import score_gradient

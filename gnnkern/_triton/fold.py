@@ -9,13 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._native import accumulate_dtype
 from gnnkern._triton.configs import tiles_for
-from gnnkern._triton.launch import Walk, accumulator, alignment, run
+from gnnkern._triton.launch import accumulator, alignment, run
 from gnnkern._triton.plan import slot_of_part
 from gnnkern._triton.policies import NOWHERE, finish, merge, start, step
+from gnnkern._walk import Walk
 
-__all__ = ["chunk_states", "fold", "long_row", "store_rows"]
+__all__ = ["fold", "long_row", "store_rows"]
 
 
 @triton.jit
@@ -127,22 +127,6 @@ def _fold_kernel(
             width,
             REDUCE,
         )
-
-
-def chunk_states(
-    walk: Walk, width: int, reduce: str, tracks: bool, like: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    """Memory for the states of a matrix's chunks, as `_row_reduce_kernel` writes them."""
-    if walk.plan is None:
-        return None, None
-    dtype = accumulate_dtype(like.dtype)
-    first = like.new_empty((walk.num_chunks, width), dtype=dtype)
-    second = None
-    if reduce == "logsumexp":
-        second = torch.empty_like(first)
-    elif tracks:
-        second = like.new_empty(first.shape, dtype=torch.int32)
-    return first, second
 
 
 def fold(

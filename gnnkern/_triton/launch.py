@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gnnkern._native import Csr
-from gnnkern._walk import Walk
+from gnnkern._walk import Walk, walk_segments, walk_with
 
 __all__ = [
     "Walk",
@@ -60,23 +60,14 @@ def argument_mask(argument: Tensor | None) -> int:
 
 
 def walk_of(csr: Csr) -> Walk:
-    """A matrix as the kernels take it.
+    """A matrix as the kernels take it."""
+    from gnnkern._triton.plan import make_plan
 
-    A graph on a GPU holds its plan. One on the CPU holds that of the C++ kernels, so that Triton's
-    interpreter plans at each call.
-    """
-    from gnnkern._triton.plan import drop_empty, make_plan
-
-    num_edges = csr.indices.shape[0]
-    plan = csr.plan
-    if plan.dim() != 2:
-        plan = drop_empty(make_plan(csr.indptr, num_edges))
-    return Walk(csr.indptr, csr.indices, csr.edge_id, plan if plan.shape[0] else None, num_edges)
+    return walk_with(csr, make_plan)
 
 
 def segments_walk(indptr: Tensor, num_edges: int, chunk_edges: int | None = None) -> Walk:
     """Consecutive rows as the kernels take them; None: chunks are as long as `configs` says."""
     from gnnkern._triton.plan import make_plan
 
-    plan = make_plan(indptr, num_edges, chunk_edges)
-    return Walk(indptr, None, None, plan if plan.shape[0] else None, num_edges)
+    return walk_segments(indptr, num_edges, make_plan, chunk_edges)

@@ -16,9 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 from gnnkern._cpu.multi_reduce import kept_rows, selections
+from gnnkern._edge_loops import chunk_states
 from gnnkern._native import Csr, rows_of
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.fold import chunk_states, fold, store_rows
+from gnnkern._triton.fold import fold, store_rows
 from gnnkern._triton.launch import accumulator, alignment, argument_mask, run, walk_of
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.policies import merge, start, step

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 from typing import no_type_check
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from gnnkern import _walk
 from gnnkern._triton import configs
 from gnnkern._triton.launch import run
 
-__all__ = ["drop_empty", "make_plan", "plan_shape", "row_part", "slot_of_part"]
+__all__ = ["make_plan", "plan_shape", "row_part", "slot_of_part"]
 
 # Blocks of edges to a program of the plan kernel.
 _BLOCKS = 128
@@ -156,10 +156,9 @@ def slot_of_part(plan_ptr, first, part):
 
 def plan_shape(num_rows: int, num_edges: int, chunk_edges: int | None = None) -> tuple[int, int]:
     """The shape of a plan before empty slots are dropped; [0, 4] where no row can be long."""
-    chunk_edges = chunk_edges or configs.chunk_edges(num_rows, num_edges)
-    if num_rows == 0 or num_edges <= chunk_edges:
-        return 0, 4
-    return 1 + 2 * -(-num_edges // chunk_edges), 4
+    return _walk.plan_shape(
+        num_rows, num_edges, chunk_edges or configs.chunk_edges(num_rows, num_edges)
+    )
 
 
 def make_plan(indptr: Tensor, num_edges: int, chunk_edges: int | None = None) -> Tensor:
@@ -181,20 +180,3 @@ def make_plan(indptr: Tensor, num_edges: int, chunk_edges: int | None = None) ->
             BLOCKS=_BLOCKS,
         )
     return plan
-
-
-def drop_empty(plan: Tensor) -> Tensor:
-    """The same plan without empty slots; how many there are is read from the device."""
-    if plan.shape[0] == 0:
-        return plan
-    records = plan[1:]
-    taken = records[:, 0] >= 0
-    new_slot = taken.cumsum(0) - 1
-    kept = records[taken]
-    if kept.shape[0] == 0:
-        return plan[:0]
-    kept[:, 3] = new_slot[kept[:, 3].long()].to(kept.dtype)
-    header = plan[:1].clone()
-    # Slots of one row follow one another: those in between were empty.
-    header[0, 1] = 1
-    return torch.cat((header, kept))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, no_type_check
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._native import Csr, accumulate_dtype, new_statistics, rows_of
-from gnnkern._triton.broadcasting import Shape, columns_of, groups, shape_of
+from gnnkern._broadcasting import Shape
+from gnnkern._edge_loops import Messages, RowLoop, Winners, chunk_states
+from gnnkern._native import rows_of
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.fold import chunk_states, fold, store_rows
+from gnnkern._triton.fold import fold, store_rows
 from gnnkern._triton.launch import (
-    Walk,
     accumulator,
     alignment,
     argument_mask,
@@ -25,11 +25,11 @@ from gnnkern._triton.launch import (
 )
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.policies import merge, start, step
+from gnnkern._walk import Walk
 
 __all__ = [
-    "Messages",
-    "Winners",
-    "edge_messages",
+    "LOOP",
+    "combine",
     "log_sum_exp_rows",
     "log_sum_exp_segments",
     "message_reduce",
@@ -187,25 +187,6 @@ _TILES = {
 _SHARED_COLUMNS = 32
 
 
-class Messages(NamedTuple):
-    """What x is combined with on the way, by columns of the message."""
-
-    edge: Tensor | None = None  # [E, ...] contiguous
-    group: int = 0  # neighbouring columns that share one of the edge's; 0: all
-    edge_columns: Tensor | None = None  # [width]
-    x_columns: Tensor | None = None  # [width]
-    op: str = "mul"
-    added: Tensor | None = None  # [E, width] contiguous, added to x first
-
-
-class Winners(NamedTuple):
-    """Which edges of the matrix pass: those that have won a row of another."""
-
-    argument: Tensor  # [num_cols, width]
-    indptr: Tensor  # [num_cols + 1] of the matrix whose rows were won
-    position: Tensor | None  # [E] of an edge in it, None: its number
-
-
 def reduce_rows(
     walk: Walk,
     x: Tensor,
@@ -289,95 +270,10 @@ def reduce_rows(
     return out, positions
 
 
-def edge_messages(edge: Tensor, x_shape: Shape, shape: Shape, op: str) -> Messages:
-    """How an edge operand meets the columns of a message."""
-    edge_shape = shape_of(edge)
-    edge = edge.contiguous()
-    count = groups(edge_shape, shape)
-    if x_shape != shape or count is None:
-        return Messages(
-            edge,
-            group=1,
-            edge_columns=columns_of(edge_shape, shape, edge.device),
-            x_columns=columns_of(x_shape, shape, edge.device),
-            op=op,
-        )
-    return Messages(edge, 0 if count == 1 else math.prod(shape) // max(count, 1), op=op)
-
-
-def row_reduce(
-    csr: Csr,
-    x: Tensor,  # [num_cols, ...]
-    weight: Tensor | None,  # [E] or [E, H]
-    reduce: str,
-    argument: torch.dtype | None = None,
-    tiles: Tiles | None = None,
-    added: Tensor | None = None,  # [E, ...]
-) -> tuple[Tensor, Tensor | None]:
-    """out[r] = reduction over the edges of row r of weight * x; with `argument` who won.
-
-    `added` is added to x before the product. `tiles` takes the place of the rule of `configs`.
-    """
-    shape = shape_of(x)
-    added = None if added is None else added.contiguous()
-    messages = Messages(added=added)
-    if weight is not None:
-        heads = 1 if weight.dim() == 1 else weight.shape[1]
-        group = 0 if heads == 1 else math.prod(shape) // max(heads, 1)
-        messages = Messages(weight.contiguous(), group, added=added)
-    return reduce_rows(walk_of(csr), x, shape, messages, reduce, argument, tiles=tiles)
-
-
-def reduce_segments(
-    indptr: Tensor,  # [num_segments + 1]
-    x: Tensor,  # [E, ...]
-    reduce: str,
-    argument: torch.dtype | None = None,
-    tiles: Tiles | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """The same over consecutive rows of x."""
-    walk = segments_walk(indptr, x.shape[0])
-    return reduce_rows(walk, x, shape_of(x), Messages(), reduce, argument, tiles=tiles)
-
-
-def _with_statistics(result: tuple[Tensor, Tensor | None], x: Tensor) -> tuple[Tensor, Tensor]:
-    out, statistics = result
-    return out, new_statistics(x, 0, 2) if statistics is None else statistics
-
-
-def log_sum_exp_rows(
-    csr: Csr, x: Tensor, differentiable: bool, tiles: Tiles | None = None
-) -> tuple[Tensor, Tensor]:
-    """The log of the sum of exponentials over the edges of row r, and its statistics if asked."""
-    dtype = accumulate_dtype(x.dtype) if differentiable else None
-    return _with_statistics(row_reduce(csr, x, None, "logsumexp", dtype, tiles), x)
-
-
-def log_sum_exp_segments(
-    indptr: Tensor, x: Tensor, differentiable: bool, tiles: Tiles | None = None
-) -> tuple[Tensor, Tensor]:
-    """The same over consecutive rows of x."""
-    dtype = accumulate_dtype(x.dtype) if differentiable else None
-    return _with_statistics(reduce_segments(indptr, x, "logsumexp", dtype, tiles), x)
-
-
-def message_reduce(
-    csr: Csr,
-    x: Tensor,  # [num_cols, ...]
-    edge: Tensor,  # [E, ...], as many dimensions
-    op: str,
-    reduce: str,
-    argument: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """out[r] = reduction over the edges e of row r of `x op edge`; with `argument` who won."""
-    x_shape = shape_of(x)
-    shape = torch.broadcast_shapes(x_shape, shape_of(edge))
-    messages = edge_messages(edge, x_shape, shape, op)
-    return reduce_rows(walk_of(csr), x, shape, messages, reduce, argument)
-
-
-def sum_edges(csr: Csr, x: Tensor) -> Tensor:
-    """[num_rows, ...]: the sum over the edges of each row of x [E, ...], in the caller's order."""
-    walk = walk_of(csr)
-    walk = walk._replace(indices=walk.edge_id, edge_id=None)
-    return reduce_rows(walk, x, shape_of(x), Messages(), "sum", None)[0]
+LOOP = RowLoop(walk_of, segments_walk, reduce_rows)
+row_reduce = LOOP.row_reduce
+reduce_segments = LOOP.reduce_segments
+log_sum_exp_rows = LOOP.log_sum_exp_rows
+log_sum_exp_segments = LOOP.log_sum_exp_segments
+message_reduce = LOOP.message_reduce
+sum_edges = LOOP.sum_edges

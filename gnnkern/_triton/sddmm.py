@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._native import Csr, rows_of
-from gnnkern._triton.broadcasting import columns_of, groups, shape_of, summed_columns
+from gnnkern._edge_loops import EdgeLoop, Operand
+from gnnkern._native import rows_of
 from gnnkern._triton.configs import Tiles, tiles_for
 from gnnkern._triton.launch import (
-    Walk,
     accumulator,
     alignment,
     argument_mask,
@@ -25,8 +22,9 @@ from gnnkern._triton.launch import (
 )
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.row_reduce import combine
+from gnnkern._walk import Walk
 
-__all__ = ["Operand", "combine_rows", "on_edges", "repeat_rows", "sddmm_rows"]
+__all__ = ["LOOP", "combine_rows", "on_edges", "repeat_rows", "sddmm_rows"]
 
 
 @triton.jit
@@ -250,14 +248,6 @@ def _edge_kernel(
 # -- launchers -------------------------------------------------------------------------------------
 
 
-class Operand(NamedTuple):
-    """One side of an edge's product."""
-
-    x: Tensor | None  # [rows, ...], None: there is but one side
-    at: str  # "dst", "src" or "edge"
-    columns: Tensor | None = None  # [width] of a message
-
-
 def on_edges(
     walk: Walk,
     lhs: Operand,
@@ -319,60 +309,7 @@ def on_edges(
     return out
 
 
-def sddmm_rows(
-    csr: Csr, x_dst: Tensor, x_src: Tensor, op: str, tiles: Tiles | None = None
-) -> Tensor:
-    """One result per edge, in the caller's order; `tiles` takes the place of the rule."""
-    shape = x_dst.shape[1:] if op != "dot" else x_dst.shape[1:-1]
-    out = x_dst.new_empty((csr.indices.shape[0], *shape))
-    if x_dst.shape[1:].numel() == 0:
-        return out.zero_()
-    if out.numel() == 0:
-        return out
-    group = x_dst.shape[-1] if op == "dot" else 0
-    op = "mul" if op == "dot" else op
-    lhs, rhs = Operand(x_dst, "dst"), Operand(x_src, "src")
-    return on_edges(walk_of(csr), lhs, rhs, op, out, group, tiles=tiles)
-
-
-def combine_rows(
-    csr: Csr,
-    lhs: Tensor,  # [rows, ...]
-    rhs: Tensor | None,  # [rows, ...], as many dimensions; None: copies of lhs
-    op: str,
-    lhs_at: str,
-    rhs_at: str,
-    out_shape: Sequence[int],
-) -> Tensor:  # [E, *out_shape]
-    """`lhs op rhs` on every edge, summed over the dimensions in which `out_shape` is smaller."""
-    lhs_shape = shape_of(lhs)
-    rhs_shape = lhs_shape if rhs is None else shape_of(rhs)
-    message = torch.broadcast_shapes(lhs_shape, rhs_shape)
-    out_shape = tuple(out_shape)
-    width, out_width = math.prod(message), math.prod(out_shape)
-    out = lhs.new_empty((csr.indices.shape[0], *out_shape))
-    if out.numel() == 0 or width == 0:
-        return out.zero_()
-    group = 0 if out_width == width else width // out_width
-    tables: list[Tensor | None]
-    if group and not (lhs_shape == rhs_shape and groups(out_shape, message) is not None):
-        tables = [*summed_columns((lhs_shape, rhs_shape), out_shape, message, lhs.device)]
-    else:
-        tables = [columns_of(shape, message, lhs.device) for shape in (lhs_shape, rhs_shape)]
-    return on_edges(
-        walk_of(csr),
-        Operand(lhs, lhs_at, tables[0]),
-        Operand(rhs, rhs_at, tables[1]),
-        op,
-        out,
-        group,
-    )
-
-
-def repeat_rows(indptr: Tensor, x: Tensor, num_edges: int, tiles: Tiles | None = None) -> Tensor:
-    """[E, ...]: row r of x for every position of segment r."""
-    out = x.new_empty((num_edges, *x.shape[1:]))
-    if out.numel() == 0:
-        return out
-    walk = segments_walk(indptr, num_edges)
-    return on_edges(walk, Operand(x, "dst"), Operand(None, "dst"), "copy", out, 0, tiles=tiles)
+LOOP = EdgeLoop(walk_of, segments_walk, on_edges)
+sddmm_rows = LOOP.sddmm_rows
+combine_rows = LOOP.combine_rows
+repeat_rows = LOOP.repeat_rows

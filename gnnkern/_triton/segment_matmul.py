@@ -14,10 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gnnkern._edge_loops import chunk_states
 from gnnkern._native import rows_of
 from gnnkern._triton import INTERPRETS
 from gnnkern._triton.configs import Tiles, dot_tiles_for, outer_rows
-from gnnkern._triton.fold import chunk_states, fold
+from gnnkern._triton.fold import fold
 from gnnkern._triton.launch import accumulator, alignment, run, segments_walk
 from gnnkern._triton.plan import row_part
 

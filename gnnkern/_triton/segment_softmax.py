@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gnnkern._edge_loops import chunk_states
 from gnnkern._native import Csr
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.fold import chunk_states, fold
+from gnnkern._triton.fold import fold
 from gnnkern._triton.launch import Walk, accumulator, alignment, run, segments_walk, walk_of
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.policies import merge, start, step

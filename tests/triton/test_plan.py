@@ -9,8 +9,9 @@ from gnnkern._native import Csr
 from gnnkern._sorting import row_begins
 from gnnkern._triton import configs
 from gnnkern._triton.launch import walk_of
-from gnnkern._triton.plan import drop_empty, make_plan, plan_shape
+from gnnkern._triton.plan import make_plan, plan_shape
 from gnnkern._triton.row_reduce import row_reduce
+from gnnkern._walk import drop_empty
 
 CHUNK = 16
 DEGREES = {

@@ -1,0 +1,18 @@
+// The launcher of plan.cuh.
+
+#include "kernels.h"
+#include "plan.cuh"
+
+namespace gnnkern::cuda {
+
+void make_plan(const PlanArgs& args, void* stream) {
+  if (args.num_edges == 0 || args.num_rows == 0) return;
+  dispatch_index(args.index_type, [&]<typename index_t>() {
+    launch("make_plan", plan_kernel<index_t>,
+           {blocks_of(blocks_of(args.num_edges, args.chunk_edges), kPlanThreads)}, kPlanThreads, 0,
+           stream, static_cast<index_t*>(args.plan), static_cast<const index_t*>(args.indptr),
+           args.num_rows, args.num_edges, args.chunk_edges);
+  });
+}
+
+}  // namespace gnnkern::cuda
