@@ -35,11 +35,14 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 NATIVE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 BUILD_INPUTS := CMakeLists.txt setup.py pyproject.toml $(NATIVE_SOURCES)
+CMAKE_SETUP = $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
+  -DPython_EXECUTABLE="$(abspath $(PY))" -Dpybind11_DIR="$$($(PY) -m pybind11 --cmakedir)"
 # Stamps: a step is repeated when one of the files it reads has changed.
 TOOLS := $(VENV)/tools.stamp
 BUILT := $(VENV)/built.stamp
 INSTALLED := $(VENV)/installed.stamp
 DEV := $(VENV)/dev.stamp
+CUDA_HOST := build/cuda_host/built.stamp
 
 .DELETE_ON_ERROR:
 .PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton bench bench-once sanitize gpu clean
@@ -111,12 +114,20 @@ stubs-check: $(DEV) $(BUILT)
 	@diff -u gnnkern/_C.pyi build/stubs/gnnkern/_C.pyi \
 	  || { echo "gnnkern/_C.pyi is out of date: run make stubs" >&2; exit 1; }
 
-pytest: $(DEV) $(BUILT)
+# The CUDA kernels as C++, on the host executor of the tests.
+$(CUDA_HOST): $(TOOLS) $(BUILD_INPUTS) $(wildcard tests/cuda_host/*)
+	$(CMAKE_SETUP) -B $(@D) -DGNNKERN_CUDA_HOST=on > /dev/null
+	$(BIN)/cmake --build $(@D) --target _cuda_host
+	touch $@
+
+cuda-host: $(CUDA_HOST)
+
+pytest: $(DEV) $(BUILT) $(CUDA_HOST)
 	$(PYTEST) $(PYTEST_ARGS)
 
 # Triton reads the variable when a kernel is defined: a process of its own.
 pytest-triton: $(DEV) $(BUILT)
-	TRITON_INTERPRET=1 $(PYTEST) tests/triton $(PYTEST_TRITON_ARGS)
+	TRITON_INTERPRET=1 $(PYTEST) tests/triton tests/device $(PYTEST_TRITON_ARGS)
 
 bench-once: $(DEV) $(BUILT)
 	$(PYTEST) bench --benchmark-disable
@@ -140,9 +151,8 @@ SANITIZE_SELECT += and (every_width or every_graph or reject or test_graph)
 endif
 
 sanitize: $(DEV)
-	$(BIN)/cmake -S . -B $(SANITIZED)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
-	  -DPython_EXECUTABLE="$(abspath $(PY))" -Dpybind11_DIR="$$($(PY) -m pybind11 --cmakedir)" \
-	  -DGNNKERN_CUDA=off '-DGNNKERN_SANITIZE=address;undefined' > /dev/null
+	$(CMAKE_SETUP) -B $(SANITIZED)/cmake -DGNNKERN_CUDA=off \
+	  '-DGNNKERN_SANITIZE=address;undefined' > /dev/null
 	$(BIN)/cmake --build $(SANITIZED)/cmake
 	rm -rf $(SANITIZED)/run && mkdir $(SANITIZED)/run
 	cp -r gnnkern tests pyproject.toml $(SANITIZED)/run

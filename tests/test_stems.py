@@ -34,6 +34,9 @@ SHARED_TRITON_SOURCES = {
     "gather_matmul": "segment_matmul",
 }
 
+# Launchers for GPUs, by backend. Those of CUDA lie as Triton's do.
+SHARED_DEVICE_SOURCES = {"triton": SHARED_TRITON_SOURCES, "cuda": SHARED_TRITON_SOURCES}
+
 # Modules of `reference/` that several ops use and none is named after.
 REFERENCE_PARTS = {"philox"}
 
@@ -61,17 +64,18 @@ def test_every_op_has_its_files(op, kind):
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_every_triton_launcher_is_found_from_the_op(op):
+@pytest.mark.parametrize("backend", SHARED_DEVICE_SOURCES)
+def test_every_launcher_of_a_gpu_is_found_from_the_op(op, backend):
     # Its import, inside of the launcher, names the file.
-    if "triton" not in [row.backend for row in gnnkern.ops.implementations()[op]]:
-        pytest.skip("not implemented in Triton")
-    source = SHARED_TRITON_SOURCES.get(op, op)
-    assert (ROOT / f"gnnkern/_triton/{source}.py").is_file()
+    if backend not in [row.backend for row in gnnkern.ops.implementations()[op]]:
+        pytest.skip(f"not implemented in {backend}")
+    source = SHARED_DEVICE_SOURCES[backend].get(op, op)
+    assert (ROOT / f"gnnkern/_{backend}/{source}.py").is_file()
     text = (ROOT / f"gnnkern/ops/{op}.py").read_text()
-    assert f"def {op}_triton(" in text
-    assert f"from gnnkern._triton.{source} import" in text
-    tests = [path.read_text() for path in (ROOT / "tests/triton").glob("test_triton_*.py")]
-    assert any(f"test_{op}" in test for test in tests), f"{op}: no test in tests/triton"
+    assert f"def {op}_{backend}(" in text
+    assert f"from gnnkern._{backend}.{source} import" in text
+    tests = [path.read_text() for path in (ROOT / "tests/device").glob("test_device_*.py")]
+    assert any(f"test_{op}" in test for test in tests), f"{op}: no test in tests/device"
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -151,15 +151,15 @@ def _tests(options: Options) -> tuple[Command, ...]:
         few, first = "on_every_graph and hubs and sum", "every_width and sum and x2-"
         return (
             _pytest("gpu", options, "tests/gpu"),
-            _pytest("triton-spmm", options, "tests/triton/test_triton_spmm.py", "-k", few),
+            _pytest("device-spmm", options, "tests/device/test_device_spmm.py", "-k", few),
             _pytest("ops-spmm", options, "tests/ops/test_spmm.py", "--device", "cpu", "-k", first),
         )
-    triton = _files("tests/triton", but=_HOST_FILES)
+    device = _files("tests/device") + _files("tests/triton", but=_HOST_FILES)
     ops = _files("tests/ops")
     placed = ("--device", options.device, "-k", _PLACED)
     return (
         _pytest("gpu", options, "tests/gpu"),
-        *(_pytest(_short(path), options, path) for path in triton),
+        *(_pytest(_short(path), options, path) for path in device),
         # The last of two expressions counts.
         _pytest("gpu-big", options, "tests/gpu", "-m", "big"),
         *(_pytest(f"ops-{_short(path)}", options, path, *placed) for path in ops),
@@ -195,7 +195,7 @@ def _sanitizers(options: Options) -> tuple[Command, ...]:
     alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     commands = []
     for tool in ("memcheck", "racecheck"):
-        tests = _pytest(tool, options, "tests/triton", "-k", _SANITIZED, "-x")
+        tests = _pytest(tool, options, "tests/device", "-k", _SANITIZED, "-x")
         watched = (program, "--tool", tool, "--error-exitcode", _SANITIZER_ERROR)
         commands.append(Command(tool, (*watched, *tests.arguments), {**tests.environment, **alone}))
     return tuple(commands)

@@ -157,7 +157,7 @@ def test_the_most_important_comes_first():
 def test_tests_are_those_of_the_device_and_need_pytest_alone():
     (tests,) = (stage for stage in all_stages(Options(Path("out"))) if stage.name == "tests")
     names = [test.name for test in tests.commands]
-    assert names[0] == "gpu" and "triton-spmm" in names and "ops-gat-attention" in names
+    assert names[0] == "gpu" and "device-spmm" in names and "ops-gat-attention" in names
     for test in tests.commands:
         # The settings of the project's pytest need plugins.
         assert "addopts=" in test.arguments and "TRITON_INTERPRET" not in test.environment

@@ -1,23 +1,25 @@
-"""Where Triton's kernels run in a test, and the small graphs and tiles that keep them quick.
+"""Where the kernels for GPUs run in a test, and the small graphs and tiles that keep them quick.
 
-Without a GPU they run in Triton's interpreter, which takes a millisecond for each call of a jitted
-function in each program of a grid. So graphs are small, and so are chunks and tiles: long rows,
-folds, packed rows, several steps and several tiles all occur in a few programs.
+Without a GPU Triton's run in its interpreter, which takes a millisecond for each call of a jitted
+function in each program of a grid, and those in CUDA on the host executor. So graphs are small, and
+so are chunks and tiles: long rows, folds, packed rows, several steps and several tiles all occur in
+a few programs.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from gnnkern import Graph, _triton
+from gnnkern import Graph, _cuda, _triton
 from gnnkern._triton import import_error
 
 from .cases import Call
 from .graphs import EDGE_LISTS, EdgeList
+from .host_executor import NOT_BUILT, host_module
 
 DEVICE = torch.device("cpu" if _triton.INTERPRETS or not torch.cuda.is_available() else "cuda")
 
@@ -25,13 +27,28 @@ DEVICE = torch.device("cpu" if _triton.INTERPRETS or not torch.cuda.is_available
 NAMES = ("hubs", "empty", "no_edges", "one_node", "multi_edges", "isolated_ends", "bipartite")
 
 
-def cannot_run() -> str | None:
-    """Return why Triton's kernels cannot run here."""
+BACKENDS = ("triton", "cuda")
+
+
+def cannot_run(backend: str) -> str | None:
+    """Return why a backend for GPUs cannot run here."""
+    if backend == "cuda":
+        if DEVICE.type == "cuda":
+            return _cuda.unusable()
+        if _triton.INTERPRETS:
+            return "with Triton's interpreter, whose process this is, CUDA's kernels do not run"
+        return NOT_BUILT if host_module() is None else None
     if import_error() is not None:
         return import_error()
     if DEVICE.type == "cpu" and not _triton.INTERPRETS:
         return "no GPU, and no TRITON_INTERPRET=1 (`make pytest-triton` sets it)"
     return None
+
+
+def runs_on(backend: str) -> AbstractContextManager[None]:
+    """Inside the block CUDA's kernels run on the host executor where there is no GPU."""
+    host = host_module() if backend == "cuda" and DEVICE.type == "cpu" else None
+    return nullcontext() if host is None else _cuda.stand_in(host)
 
 
 @contextmanager

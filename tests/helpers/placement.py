@@ -23,7 +23,12 @@ def place(tensor: Tensor) -> Tensor:
 def runs_here(backend: str) -> bool:
     """Return whether the op tests run over a backend.
 
-    Triton's interpreter takes milliseconds for each program: its tests are in `tests/triton`,
-    smaller. On a GPU the reference is what others are compared with.
+    Triton's interpreter takes milliseconds for each program, and the host executor is slow as well:
+    their tests are in `tests/device`, smaller. On a GPU the reference is what others are compared
+    with.
     """
-    return backend != "triton" if Placement.device.type == "cpu" else backend not in _HOST
+    return (
+        backend not in ("triton", "cuda")
+        if Placement.device.type == "cpu"
+        else backend not in _HOST
+    )

@@ -10,7 +10,7 @@ def _small_tiles(request):
     if request.module.__name__ == "test_cubins":
         yield
         return
-    reason = cannot_run()
+    reason = cannot_run("triton")
     if reason is not None:
         pytest.skip(reason)
     with small_tiles():

@@ -4,8 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-import triton
-import triton.language as tl
 from helpers.attention import dot_call, gat_call, gatv2_call
 from helpers.cases import each_dtype, each_index_dtype, each_layout
 from helpers.checks import (
@@ -29,8 +27,6 @@ from ops import (
 
 import gnnkern
 from gnnkern import Graph
-from gnnkern._triton.dropout import Dropout, drop
-from gnnkern.reference.philox import dropout_threshold, philox_words
 
 INF = float("inf")
 
@@ -62,93 +58,93 @@ def call_of(which, name, *arguments, index=torch.int64, **options):
 
 @each_call
 @pytest.mark.parametrize("heads, width", [(1, 1), (3, 3), (2, 16), (1, 33), (3, 17)])
-def test_gradient_at_every_width(which, heads, width):
-    check_gradient(call_of(which, "multi_edges", heads, width), "triton")
+def test_gradient_at_every_width(which, heads, width, backend):
+    check_gradient(call_of(which, "multi_edges", heads, width), backend)
 
 
 @each_call
 @pytest.mark.parametrize("heads, width", [(1, 0), (0, 3)])
-def test_widths_of_zero(which, heads, width):
-    check_gradient(call_of(which, "multi_edges", heads, width), "triton")
+def test_widths_of_zero(which, heads, width, backend):
+    check_gradient(call_of(which, "multi_edges", heads, width), backend)
 
 
 @each_name
 @each_call
-def test_gradient_on_every_graph(which, name):
-    check_gradient(call_of(which, name), "triton")
+def test_gradient_on_every_graph(which, name, backend):
+    check_gradient(call_of(which, name), backend)
 
 
 @each_call
-def test_long_rows_of_heads_wider_than_a_tile(which):
-    check_gradient(call_of(which, "hubs", 1, 19), "triton")
+def test_long_rows_of_heads_wider_than_a_tile(which, backend):
+    check_gradient(call_of(which, "hubs", 1, 19), backend)
 
 
 @each_dtype
 @each_call
-def test_gradient_of_every_dtype(which, dtype):
-    check_gradient(call_of(which, "hubs", 2, 5, dtype=dtype), "triton")
+def test_gradient_of_every_dtype(which, dtype, backend):
+    check_gradient(call_of(which, "hubs", 2, 5, dtype=dtype), backend)
 
 
 @each_index_dtype
 @each_with_edges
-def test_index_dtypes(which, index_dtype):
-    check_gradient(call_of(which, "hubs", 1, 3, index=index_dtype), "triton")
+def test_index_dtypes(which, index_dtype, backend):
+    check_gradient(call_of(which, "hubs", 1, 3, index=index_dtype), backend)
 
 
 @each_layout
 @each_with_edges
-def test_layouts(which, layout):
+def test_layouts(which, layout, backend):
     call = call_of(which, "multi_edges", 3, 4).laid_out(layout)
-    check_gradient(call, "triton", upstream_layout="transposed")
+    check_gradient(call, backend, upstream_layout="transposed")
 
 
 @each_call
-def test_gradient_of_a_sum(which):
-    check_gradient(call_of(which, "bipartite"), "triton", upstream_layout="expanded")
+def test_gradient_of_a_sum(which, backend):
+    check_gradient(call_of(which, "bipartite"), backend, upstream_layout="expanded")
 
 
 @each_call
-def test_gradcheck(which):
+def test_gradcheck(which, backend):
     with small_tiles(chunk_edges=3):
-        check_gradcheck(call_of(which, "tiny", 1, 2), "triton")
+        check_gradcheck(call_of(which, "tiny", 1, 2), backend)
 
 
 @each_with_edges
-def test_gradient_of_one_input_alone(which):
-    check_part_of_gradients(call_of(which, "bipartite"), "triton")
+def test_gradient_of_one_input_alone(which, backend):
+    check_part_of_gradients(call_of(which, "bipartite"), backend)
 
 
 @each_call
-def test_no_second_derivative(which):
-    check_no_second_derivative(call_of(which, "tiny", 1, 2), "triton")
+def test_no_second_derivative(which, backend):
+    check_no_second_derivative(call_of(which, "tiny", 1, 2), backend)
 
 
 @each_call
-def test_repeatable(which):
-    check_repeatable(call_of(which, "hubs", 2, 3), "triton")
+def test_repeatable(which, backend):
+    check_repeatable(call_of(which, "hubs", 2, 3), backend)
 
 
 @each_call
-def test_operators(which):
-    check_operators(call_of(which, "tiny", 1, 2), "triton")
+def test_operators(which, backend):
+    check_operators(call_of(which, "tiny", 1, 2), backend)
 
 
 @each_with_edges
-def test_compiles(which):
-    check_compiled(call_of(which, "tiny", 1, 2), "triton")
+def test_compiles(which, backend):
+    check_compiled(call_of(which, "tiny", 1, 2), backend)
 
 
 @each_with_edges
-def test_autocast(which):
-    check_autocast(call_of(which, "multi_edges"), "triton")
+def test_autocast(which, backend):
+    check_autocast(call_of(which, "multi_edges"), backend)
 
 
 @each_with_edges
-def test_heads_are_independent(which):
+def test_heads_are_independent(which, backend):
     # Heads of very different size, in value and gradient: a head mixed up shows.
     call = call_of(which, "hubs", 3, 3)
     upstream = torch.randn(8, 3, 3, device=DEVICE) * torch.tensor([[1.0], [1e3], [1e6]]).to(DEVICE)
-    together = value_and_gradients(partial(call.run, backend="triton"), call.tensors, upstream)
+    together = value_and_gradients(partial(call.run, backend=backend), call.tensors, upstream)
     expected = value_and_gradients(call.reference, call.tensors, upstream)
     # Heads are the last dimension of scores, and the last but one of rows.
     for result, wanted in zip(together, expected, strict=True):
@@ -169,13 +165,13 @@ def masked_call(op):
 
 
 @each_op
-def test_a_row_of_minus_infinity_gives_zero(op):
+def test_a_row_of_minus_infinity_gives_zero(op, backend):
     # Head 0 is masked throughout, head 1 here and there, head 2 nowhere.
     call, mask = masked_call(op)
     mask[:, 0] = -INF
     mask[::2, 1] = -INF
-    check_gradient(call, "triton")
-    run = partial(call.run, backend="triton")
+    check_gradient(call, backend)
+    run = partial(call.run, backend=backend)
     out, *gradients = value_and_gradients(run, call.tensors)
     if op == "gatv2_attention":
         # Of att: the activation times 0 where a score is masked, that is, NaN.
@@ -186,28 +182,28 @@ def test_a_row_of_minus_infinity_gives_zero(op):
 
 @each_op
 @pytest.mark.parametrize("part", [slice(16), slice(16, 32), slice(32, None)])
-def test_one_masked_chunk_of_a_long_row(op, part):
+def test_one_masked_chunk_of_a_long_row(op, part, backend):
     call, mask = masked_call(op)
     long_row = (device_graph("hubs").edge_index[1] == 5).nonzero()[:, 0]
     mask[long_row[part]] = -INF
-    check_gradient(call, "triton")
+    check_gradient(call, backend)
 
 
 @each_op
 @pytest.mark.parametrize("value", [float("nan"), INF])
-def test_not_finite_spoils_its_nodes_and_head_only(op, value):
+def test_not_finite_spoils_its_nodes_and_head_only(op, value, backend):
     for which in range(len(call_of(f"{op}_edges", "hubs").tensors)):
         call = call_of(f"{op}_edges", "hubs", 3, 3)
         call.tensors[which][2, 1] = value
-        check_value(call, "triton")
+        check_value(call, backend)
 
 
 @each_op
 @pytest.mark.parametrize("shift", [-1e4, 1e4])
-def test_large_scores_do_not_overflow(op, shift):
+def test_large_scores_do_not_overflow(op, shift, backend):
     call, added = masked_call(op)
     added += shift
-    check_value(call, "triton")
+    check_value(call, backend)
 
 
 # Dropout
@@ -215,51 +211,30 @@ def test_large_scores_do_not_overflow(op, shift):
 
 @each_name
 @each_op
-def test_dropout_is_that_of_the_reference(op, name):
-    check_gradient(on_device(DROPPED[op](device_graph(name), 0.4)), "triton")
+def test_dropout_is_that_of_the_reference(op, name, backend):
+    check_gradient(on_device(DROPPED[op](device_graph(name), 0.4)), backend)
 
 
 @each_op
-def test_gradcheck_with_dropout(op):
-    check_gradcheck(on_device(DROPPED[op](device_graph("tiny"), 0.7, heads=1)), "triton")
+def test_gradcheck_with_dropout(op, backend):
+    check_gradcheck(on_device(DROPPED[op](device_graph("tiny"), 0.7, heads=1)), backend)
 
 
 @each_op
-def test_dropout_of_next_to_everything(op):
-    check_gradient(on_device(DROPPED[op](device_graph("tiny"), 1 - 1e-7, heads=1)), "triton")
+def test_dropout_of_next_to_everything(op, backend):
+    check_gradient(on_device(DROPPED[op](device_graph("tiny"), 1 - 1e-7, heads=1)), backend)
 
 
 @pytest.mark.parametrize("heads, p", [(1, 0.5), (2, 0.1), (5, 0.9)])
-def test_dropout_masks_are_those_of_the_reference(heads, p):
+def test_dropout_masks_are_those_of_the_reference(heads, p, backend):
     # One edge into every node: the result is 0 where it was dropped.
     nodes = torch.randperm(61)
     edge_index = torch.stack([torch.zeros_like(nodes), nodes]).to(DEVICE)
     g = Graph.from_edge_index(edge_index, num_nodes=(1, 61))
     x, ones = torch.ones(1, heads, 1, device=DEVICE), torch.ones(61, heads, device=DEVICE)
     masks = []
-    for backend in ("triton", "reference"):
+    for name in (backend, "reference"):
         torch.manual_seed(11)
-        masks.append(gnnkern.gat_attention(g, x, x[..., 0], ones, dropout=p, backend=backend))
+        masks.append(gnnkern.gat_attention(g, x, x[..., 0], ones, dropout=p, backend=name))
     assert torch.equal(masks[0] == 0, masks[1] == 0)
     torch.testing.assert_close(masks[0], masks[1])
-
-
-@triton.jit
-def _drop_kernel(out_ptr, element_ptr, seed_ptr, threshold, scale, BLOCK: tl.constexpr):
-    position = tl.arange(0, BLOCK)[None, None, :]
-    element = tl.load(element_ptr + position)
-    one = tl.full([1, 1, BLOCK], 1, tl.float32)
-    tl.store(out_ptr + position, drop(one, seed_ptr, threshold, scale, element))
-
-
-@pytest.mark.parametrize("first", [0, 2**32 - 33, 2**34 - 30, 2**40 + 3])
-@pytest.mark.parametrize("p", [0.2, 0.75])
-def test_elements_beyond_32_bits_have_words_of_their_own(first, p):
-    seed = torch.tensor([2**61 + 12345], device=DEVICE)
-    element = torch.arange(64, device=DEVICE) + first
-    kept = torch.empty(64, device=DEVICE)
-    _drop_kernel[(1,)](kept, element, *Dropout.of(seed, p), BLOCK=64)
-    words = philox_words(seed, element // 4)
-    word = words.gather(1, (element % 4)[:, None])[:, 0]
-    expected = (word >= dropout_threshold(p)) / (1 - p)
-    torch.testing.assert_close(kept, expected.float())

@@ -65,88 +65,88 @@ each_call = pytest.mark.parametrize("which", CALLS)
 
 @each_call
 @each_name
-def test_gradient_on_every_graph(which, name):
-    check_gradient(CALLS[which](name, (3,)), "triton")
+def test_gradient_on_every_graph(which, name, backend):
+    check_gradient(CALLS[which](name, (3,)), backend)
 
 
 @each_call
 @pytest.mark.parametrize("trailing", [(), (33,), (2, 3), (0,)], ids=["1d", "33", "2x3", "0"])
-def test_gradient_of_every_shape(which, trailing):
-    check_gradient(CALLS[which]("hubs", trailing), "triton")
+def test_gradient_of_every_shape(which, trailing, backend):
+    check_gradient(CALLS[which]("hubs", trailing), backend)
 
 
 @each_call
 @each_dtype
-def test_gradient_of_every_dtype(which, dtype):
-    check_gradient(CALLS[which]("hubs", (5,), dtype), "triton")
+def test_gradient_of_every_dtype(which, dtype, backend):
+    check_gradient(CALLS[which]("hubs", (5,), dtype), backend)
 
 
 @each_call
 @each_index_dtype
-def test_index_dtypes(which, index_dtype):
-    check_gradient(CALLS[which]("multi_edges", (3,), torch.float32, index_dtype), "triton")
+def test_index_dtypes(which, index_dtype, backend):
+    check_gradient(CALLS[which]("multi_edges", (3,), torch.float32, index_dtype), backend)
 
 
 @each_call
 @each_layout
-def test_layouts(which, layout):
+def test_layouts(which, layout, backend):
     call = CALLS[which]("multi_edges", (6,)).laid_out(layout)
-    check_gradient(call, "triton", upstream_layout="transposed")
+    check_gradient(call, backend, upstream_layout="transposed")
 
 
 @each_call
-def test_gradient_of_a_sum(which):
-    check_gradient(CALLS[which]("multi_edges", (3,)), "triton", upstream_layout="expanded")
+def test_gradient_of_a_sum(which, backend):
+    check_gradient(CALLS[which]("multi_edges", (3,)), backend, upstream_layout="expanded")
 
 
 @each_call
-def test_derivatives(which):
+def test_derivatives(which, backend):
     with small_tiles(chunk_edges=3):
-        check_gradcheck(CALLS[which]("full", (2,)), "triton")
-        check_second_derivative(CALLS[which]("full", (2,)), "triton")
+        check_gradcheck(CALLS[which]("full", (2,)), backend)
+        check_second_derivative(CALLS[which]("full", (2,)), backend)
 
 
 @each_call
-def test_operators(which):
-    check_operators(CALLS[which]("tiny", (1,)), "triton")
+def test_operators(which, backend):
+    check_operators(CALLS[which]("tiny", (1,)), backend)
 
 
 @each_call
-def test_compiles(which):
-    check_compiled(CALLS[which]("tiny", (2,)), "triton")
+def test_compiles(which, backend):
+    check_compiled(CALLS[which]("tiny", (2,)), backend)
 
 
 @each_call
-def test_repeatable(which):
-    check_repeatable(CALLS[which]("hubs", (3,)), "triton")
+def test_repeatable(which, backend):
+    check_repeatable(CALLS[which]("hubs", (3,)), backend)
 
 
 @each_call
-def test_autocast(which):
-    check_autocast(CALLS[which]("full", (2,)), "triton")
+def test_autocast(which, backend):
+    check_autocast(CALLS[which]("full", (2,)), backend)
 
 
 @pytest.mark.parametrize("value", [float("nan"), INF, -INF])
 @each_call
-def test_not_finite(which, value):
+def test_not_finite(which, value, backend):
     call = CALLS[which]("hubs", (3,))
     call.tensors[0][::7, 1] = value
     # Both a whole short segment and a whole long one.
     call.tensors[0][:32, 2] = value
     call.tensors[0][50:, 2] = value
-    check_gradient(call, "triton")
+    check_gradient(call, backend)
 
 
 @pytest.mark.parametrize("which", ["segment_logsumexp", "scatter_logsumexp"])
-def test_infinities(which):
+def test_infinities(which, backend):
     nan = float("nan")
     x = torch.tensor([-INF, -INF, INF, 0.0, nan, 0.0, 1.0, -INF], device=DEVICE).requires_grad_()
     if which == "segment_logsumexp":
         indptr = torch.tensor([0, 0, 2, 4, 4, 6, 8, 8], device=DEVICE)
-        out = gnnkern.segment_logsumexp(x, indptr, backend="triton")
+        out = gnnkern.segment_logsumexp(x, indptr, backend=backend)
     else:
         index = torch.tensor([1, 1, 2, 2, 4, 4, 5, 5], device=DEVICE)
-        out = gnnkern.scatter_logsumexp(x, index, num_segments=7, backend="triton")
+        out = gnnkern.scatter_logsumexp(x, index, num_segments=7, backend=backend)
     expected = torch.tensor([-INF, -INF, INF, -INF, nan, 1.0, -INF], device=DEVICE)
     torch.testing.assert_close(out, expected, rtol=0, atol=0, equal_nan=True)
     out.sum().backward()
@@ -155,11 +155,11 @@ def test_infinities(which):
 
 
 @pytest.mark.parametrize("which", ["segment_logsumexp", "scatter_logsumexp"])
-def test_a_shift_is_not_seen_by_the_gradient(which):
+def test_a_shift_is_not_seen_by_the_gradient(which, backend):
     call = CALLS[which]("hubs", (3,)).on_grid()
     (x,) = call.tensors
     far = (x + 1e4).requires_grad_()
-    out = call.run(far, backend="triton")
+    out = call.run(far, backend=backend)
     (grad,) = torch.autograd.grad(out[out.isfinite()].sum(), far)
     near = x.double().requires_grad_()
     out = call.reference(near)
@@ -168,25 +168,25 @@ def test_a_shift_is_not_seen_by_the_gradient(which):
 
 
 @pytest.mark.parametrize("mean", [1e3, -1e5])
-def test_scatter_std_of_values_far_from_zero_loses_nothing(mean):
+def test_scatter_std_of_values_far_from_zero_loses_nothing(mean, backend):
     call = on_device(test_scatter_std.std_call(device_index("hubs"), (5,), mean=mean))
-    out = call.run(*call.tensors, backend="triton").double()
+    out = call.run(*call.tensors, backend=backend).double()
     expected = call.reference(call.tensors[0].double())
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_scatter_std_of_equal_rows_is_zero_and_so_is_its_gradient():
+def test_scatter_std_of_equal_rows_is_zero_and_so_is_its_gradient(backend):
     index, num_segments = device_index("hubs")
     x = (index[:, None] / 8 + 0.1).repeat(1, 5).requires_grad_()
-    out = gnnkern.scatter_std(x, index, num_segments=num_segments, backend="triton")
+    out = gnnkern.scatter_std(x, index, num_segments=num_segments, backend=backend)
     (grad,) = torch.autograd.grad(out.sum(), x)
     assert (out == 0).all() and (grad == 0).all()
 
 
-def test_scatter_std_of_a_first_row_far_from_the_others_loses_few_digits():
+def test_scatter_std_of_a_first_row_far_from_the_others_loses_few_digits(backend):
     index = torch.zeros(200, dtype=torch.int64, device=DEVICE)
     call = on_device(test_scatter_std.std_call((index, 1), (3,)))
     call.tensors[0][0] = 1000.0
-    out = call.run(*call.tensors, backend="triton").double()
+    out = call.run(*call.tensors, backend=backend).double()
     expected = call.reference(call.tensors[0].double())
     torch.testing.assert_close(out, expected, rtol=2e-6, atol=0)

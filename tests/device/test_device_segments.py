@@ -61,88 +61,88 @@ some_calls = pytest.mark.parametrize("which", SOME)
 
 
 @each_call
-def test_gradient(which):
-    check_gradient(CALLS[which]("hubs", (3,)), "triton")
+def test_gradient(which, backend):
+    check_gradient(CALLS[which]("hubs", (3,)), backend)
 
 
 @some_calls
 @each_name
-def test_value_on_every_graph(which, name):
-    check_value(CALLS[which](name, (3,)), "triton")
+def test_value_on_every_graph(which, name, backend):
+    check_value(CALLS[which](name, (3,)), backend)
 
 
 @pytest.mark.parametrize("trailing", [(), (33,), (2, 3)], ids=["1d", "33", "2x3"])
 @pytest.mark.parametrize("which", [*SOME, "segment_gather"])
-def test_gradient_of_every_shape(which, trailing):
-    check_gradient(CALLS[which]("multi_edges", trailing), "triton")
+def test_gradient_of_every_shape(which, trailing, backend):
+    check_gradient(CALLS[which]("multi_edges", trailing), backend)
 
 
 @pytest.mark.parametrize("width", [1, 40])
 @some_calls
-def test_value_of_wide_and_narrow_rows(which, width):
-    check_value(CALLS[which]("hubs", (width,)), "triton")
+def test_value_of_wide_and_narrow_rows(which, width, backend):
+    check_value(CALLS[which]("hubs", (width,)), backend)
 
 
 @each_dtype
 @pytest.mark.parametrize("which", [*SOME, "segment_gather"])
-def test_gradient_of_every_dtype(which, dtype):
-    check_gradient(CALLS[which]("multi_edges", (3,), dtype), "triton")
+def test_gradient_of_every_dtype(which, dtype, backend):
+    check_gradient(CALLS[which]("multi_edges", (3,), dtype), backend)
 
 
 @each_index_dtype
 @some_calls
-def test_index_dtypes(which, index_dtype):
-    check_value(CALLS[which]("hubs", (3,), torch.float32, index_dtype), "triton")
+def test_index_dtypes(which, index_dtype, backend):
+    check_value(CALLS[which]("hubs", (3,), torch.float32, index_dtype), backend)
 
 
 @each_layout
 @pytest.mark.parametrize("which", ["segment_reduce_max", "segment_softmax", "segment_gather"])
-def test_layouts(which, layout):
+def test_layouts(which, layout, backend):
     call = CALLS[which]("multi_edges", (6,)).laid_out(layout)
-    check_gradient(call, "triton", upstream_layout="transposed")
+    check_gradient(call, backend, upstream_layout="transposed")
 
 
 @pytest.mark.parametrize("which", ["segment_reduce_mul", "scatter_reduce_max", "segment_softmax"])
-def test_gradcheck(which):
+def test_gradcheck(which, backend):
     with small_tiles(chunk_edges=3):
-        check_gradcheck(CALLS[which]("tiny", (1,)), "triton")
+        check_gradcheck(CALLS[which]("tiny", (1,)), backend)
 
 
 @pytest.mark.parametrize("which", [*SOME, "segment_gather"])
-def test_operators(which):
-    check_operators(CALLS[which]("tiny", (1,)), "triton")
+def test_operators(which, backend):
+    check_operators(CALLS[which]("tiny", (1,)), backend)
 
 
 @some_calls
-def test_compiles(which):
-    check_compiled(CALLS[which]("tiny", (2,)), "triton")
+def test_compiles(which, backend):
+    check_compiled(CALLS[which]("tiny", (2,)), backend)
 
 
 @pytest.mark.parametrize("which", ["segment_reduce_max", "segment_softmax"])
-def test_repeatable(which):
-    check_repeatable(CALLS[which]("hubs", (3,)), "triton")
+def test_repeatable(which, backend):
+    check_repeatable(CALLS[which]("hubs", (3,)), backend)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("which", ["segment_reduce_max", "segment_softmax"])
-def test_not_finite(which, value):
+def test_not_finite(which, value, backend):
     call = CALLS[which]("hubs", (3,))
     call.tensors[0][::7, 1] = value
     # Both a whole short segment and a whole long one.
     call.tensors[0][:32, 2] = value
     call.tensors[0][50:, 2] = value
-    check_value(call, "triton")
+    check_value(call, backend)
 
 
-def test_zeros_in_a_product():
+def test_zeros_in_a_product(backend):
     call = segment_reduce_call("mul", "hubs", (3,))
     call.tensors[0][::20, 0] = 0
     call.tensors[0][::7, 1] = 0
-    check_gradient(call, "triton")
+    check_gradient(call, backend)
 
 
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="a device raises later, and is lost by it")
-def test_a_group_out_of_range_raises():
+def test_a_group_out_of_range_raises(backend):
     index = torch.tensor([0, 5, 1])
     with pytest.raises(ValueError, match=r"num_segments=2.*got 5 at position 1"):
-        gnnkern.scatter_reduce(torch.ones(3, 2), index, num_segments=2, backend="triton")
+        gnnkern.scatter_reduce(torch.ones(3, 2), index, num_segments=2, backend=backend)
