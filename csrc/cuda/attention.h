@@ -117,7 +117,9 @@ struct Gatv2Records {
 struct Gatv2BackwardArgs {
   AttentionShape shape;
   void* grad_x_dst;  // [num_dst, heads, head_width]
-  void* att_sum;     // [gatv2_att_sums, heads, head_width] what a block adds to the gradient of att
+  // [num_sums, heads, head_width] what a block adds to the gradient of att: so many blocks walk.
+  void* att_sum;
+  int64_t num_sums;
   void* grad_edge_x;  // [E, heads, head_width] or null
   Gatv2Records records;
   void* dst_sum;           // [num_chunks, heads, head_width] sums of chunks, or null
@@ -141,8 +143,8 @@ void gat_attention_backward(const AttentionSourceArgs& args, void* stream);
 void dot_attention_backward(const AttentionSourceArgs& args, void* stream);
 void dot_attention_backward_query(const AttentionQueryArgs& args, void* stream);
 
-// How many rows `att_sum` has, and how many bytes of signs an edge has for each head.
-int64_t gatv2_att_sums(const AttentionShape& shape);
+// How many blocks have a row to walk, and how many bytes of signs an edge has for each head.
+int64_t gatv2_blocks(const AttentionShape& shape);
 int64_t gatv2_sign_bytes(const AttentionShape& shape);
 void gatv2_attention_backward(const Gatv2BackwardArgs& args, void* stream);
 

@@ -105,18 +105,20 @@ void bind_dot_attention_backward_query(const py::tuple& shape, Address grad_quer
 
 py::tuple bind_gatv2_attention_sizes(const py::tuple& fields) {
   const AttentionShape shape = attention_shape(fields);
-  return py::make_tuple(gatv2_att_sums(shape), gatv2_sign_bytes(shape));
+  return py::make_tuple(gatv2_blocks(shape), gatv2_sign_bytes(shape));
 }
 
 void bind_gatv2_attention_backward(const py::tuple& shape, const py::tuple& reverse,
                                    Address grad_x_src, Address grad_x_dst, Address att_sum,
-                                   Address grad_edge_x, Address kept, Address grad_score,
-                                   Address signs, Address dst_sum, Address src_sum, Address x_src,
-                                   Address x_dst, Address att, Address edge_x, Address grad,
-                                   Address statistics, Address stream) {
+                                   int64_t num_sums, Address grad_edge_x, Address kept,
+                                   Address grad_score, Address signs, Address dst_sum,
+                                   Address src_sum, Address x_src, Address x_dst, Address att,
+                                   Address edge_x, Address grad, Address statistics,
+                                   Address stream) {
   gatv2_attention_backward({attention_shape(shape),
                             at(grad_x_dst),
                             at(att_sum),
+                            num_sums,
                             at(grad_edge_x),
                             {at(kept), at(grad_score), at<uint8_t>(signs)},
                             at(dst_sum),

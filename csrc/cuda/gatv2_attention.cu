@@ -6,13 +6,6 @@ namespace gnnkern::cuda {
 
 namespace {
 
-// The grid of the walk by destination.
-Grid destination_grid(const AttentionShape& shape) {
-  Grid grid = attention_grid(shape);
-  grid.x = std::min(grid.x, kGatv2Blocks);
-  return grid;
-}
-
 AttentionShape with_lanes(AttentionShape shape) {
   shape.lanes = head_lanes(shape, kGatv2Edges);
   return shape;
@@ -24,9 +17,7 @@ void gatv2_attention(const AttentionArgs& args, void* stream) {
   launch_attention<Score::kGatv2>("gatv2_attention", args, stream);
 }
 
-int64_t gatv2_att_sums(const AttentionShape& shape) {
-  return destination_grid(with_lanes(shape)).x;
-}
+int64_t gatv2_blocks(const AttentionShape& shape) { return attention_grid(with_lanes(shape)).x; }
 
 int64_t gatv2_sign_bytes(const AttentionShape& shape) {
   const HeadLanes lanes = with_lanes(shape).lanes;
@@ -44,9 +35,11 @@ void gatv2_attention_backward(const Gatv2BackwardArgs& given, void* stream) {
   const bool aligned =
       rows_aligned(shape, args.grad_x_dst, args.att_sum, args.grad_edge_x, args.dst_sum, args.x_src,
                    args.x_dst, args.att, args.edge_x, args.grad, args.grad_x_src, args.src_sum);
+  Grid destinations = attention_grid(shape);
+  destinations.x = args.num_sums;
   dispatch_vectors(shape.dtype, aligned, [&]<typename scalar_t, int lanes>() {
-    launch("gatv2_attention_backward", gatv2_by_destination_kernel<scalar_t, lanes>,
-           destination_grid(shape), dim3(kWalkThreads), 0, stream, args,
+    launch("gatv2_attention_backward", gatv2_by_destination_kernel<scalar_t, lanes>, destinations,
+           dim3(kWalkThreads), 0, stream, args,
            items_of(shape.walk, {shape.lanes.edge, shape.lanes.row}));
     if (!args.grad_x_src) return;
     args.shape.lanes = reverse.lanes;

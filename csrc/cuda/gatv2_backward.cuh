@@ -15,8 +15,6 @@
 namespace gnnkern::cuda {
 
 constexpr int kGatv2Edges = 2;
-// Blocks of the walk by destination: each leaves one sum for the gradient of att.
-constexpr int64_t kGatv2Blocks = 4096;
 
 // The bits of one lane's columns, a byte: where they are above 0.
 template <int count, typename value_t>
