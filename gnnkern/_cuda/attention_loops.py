@@ -24,8 +24,8 @@ from gnnkern._walk import Walk
 __all__ = ["LOOPS"]
 
 _NO_DROPOUT = Dropout.of(None, 0.0)
-# Blocks that walk the destinations of GATv2, each with a sum for the gradient of att: some ten times
-# as many as a device runs at once, so that it is evenly busy. Not measured on a device.
+# Blocks that walk the destinations of GATv2, each with a sum for the gradient of att: some ten
+# times as many as a device runs at once, so that it is evenly busy. Not measured on a device.
 _MOST_SUMS = 4096
 
 

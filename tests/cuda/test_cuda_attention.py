@@ -15,8 +15,8 @@ from gnnkern._cuda import attention_loops
 
 pytestmark = pytest.mark.usefixtures("cuda")
 
-# Several lanes to a head, rows read 16 bytes at a time or element by element; more heads than lanes;
-# heads wider than what a warp holds.
+# Several lanes to a head, rows read 16 bytes at a time or element by element; more heads than
+# lanes; heads wider than what a warp holds.
 SHAPES = ((2, 16), (3, 68), (1, 100), (2, 65), (40, 3), (1, 264), (2, 257))
 each_op = pytest.mark.parametrize("op", [name for name in CALLS if "edges" not in name])
 
