@@ -14,6 +14,8 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 # Further arguments of pytest for the tests that run in Triton's interpreter
 PYTEST_TRITON_ARGS ?=
+# What `make cuda` compiles for; `make cuda-all`: for all architectures, and PTX
+CUDA_ARCHITECTURES ?= 90-real
 # Of `make gpu`: the folder of its files, its seconds, and further arguments of bench.gpu
 OUT ?= build/gpu
 BUDGET ?= 500
@@ -45,7 +47,8 @@ DEV := $(VENV)/dev.stamp
 CUDA_HOST := build/cuda_host/built.stamp
 
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton bench bench-once sanitize gpu clean
+.PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton cuda cuda-all cuda-host \
+  bench bench-once sanitize gpu clean
 
 help:
 	@echo "make demo [DATA='a.npz b.npz']   train a GCN and a GAT, compare with plain torch"
@@ -53,6 +56,7 @@ help:
 	@echo "make venv | build                the environment alone | the native module alone"
 	@echo "make lint | format | stubs       check the style | apply it | regenerate _C.pyi"
 	@echo "make sanitize [SANITIZE_SHORT=1] op tests under AddressSanitizer and UBSan"
+	@echo "make cuda | cuda-all | cuda-host CUDA kernels for sm_90, no spills | for all | for the tests"
 	@echo "make bench [PYTEST_ARGS=...]     measure every kernel"
 	@echo "make gpu [OUT=DIR BUDGET=500]    on a machine with a GPU: build, tests, benches, tables"
 	@echo "make clean                       remove everything that make made"
@@ -121,6 +125,16 @@ $(CUDA_HOST): $(TOOLS) $(BUILD_INPUTS) $(wildcard tests/cuda_host/*)
 	touch $@
 
 cuda-host: $(CUDA_HOST)
+
+# Compiles every CUDA kernel; no GPU is needed. Fails where a kernel spills registers.
+cuda: $(TOOLS)
+	$(CMAKE_SETUP) -B build/cuda -DGNNKERN_CUDA=on \
+	  '-DGNNKERN_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)' > /dev/null
+	$(BIN)/cmake --build build/cuda --target _C_cuda
+	$(PY) -m bench.cuda_resources build/cuda
+
+cuda-all: CUDA_ARCHITECTURES = 80-real;90-real;100-real;100-virtual
+cuda-all: cuda
 
 pytest: $(DEV) $(BUILT) $(CUDA_HOST)
 	$(PYTEST) $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gnnkern import _cuda, _native, _triton
+from gnnkern import _cuda, _native, _preferences, _triton
 from gnnkern.settings import backend_from_environment
 
 __all__ = [
@@ -114,6 +114,17 @@ def _is_eligible(name: str, wanted: str, query: Query) -> bool:
     return wanted == name
 
 
+# Where CUDA's kernels are preferred to Triton's; the tables of implementations have Triton first.
+_CUDA_FIRST = {"cpu": 0, "cuda": 1}
+
+
+def _in_turn(op: str, implementations: Sequence[Implementation]) -> Sequence[Implementation]:
+    """An op's implementations, best first."""
+    if _preferences.first_on_gpu(op) == "triton":
+        return implementations
+    return sorted(implementations, key=lambda row: _CUDA_FIRST.get(row.backend, 2))
+
+
 def reference_unsupported(query: Query) -> list[str]:
     """Plain torch runs wherever torch does."""
     return []
@@ -170,7 +181,7 @@ def choose(
         BackendUnavailable: nothing can run; the message lists every backend with its reasons.
     """
     wanted = _forced.name if backend is None else backend
-    for implementation in implementations:
+    for implementation in _in_turn(op, implementations):
         if not _is_eligible(implementation.backend, wanted, query):
             continue
         if not implementation.unsupported(query):
@@ -202,7 +213,7 @@ def survey(
     _check_name(op, wanted)
     reasons = {name: ["not implemented for this op"] for name in BACKENDS[1:]}
     reasons |= {i.backend: i.unsupported(query) for i in implementations}
-    able = [i.backend for i in implementations if not reasons[i.backend]]
+    able = [i.backend for i in _in_turn(op, implementations) if not reasons[i.backend]]
     chosen = next((name for name in able if _is_eligible(name, wanted, query)), None)
     source = "backend=" if backend is not None else "use_backend or GNNKERN_BACKEND"
     if chosen is None:
@@ -212,6 +223,8 @@ def survey(
         why = f"{source} asks for it"
     else:
         why = "the first of this op's implementations that can run, fastest first"
+        if query.device_type == "cuda" and {"triton", "cuda"} <= set(able):
+            why += f"; {_preferences.why_first(op)}"
     for name in able:
         if name != chosen:
             later = f"it can run, but {chosen} comes first"

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch.autograd import forward_ad
 
 import gnnkern
-from gnnkern import Graph, _native, _triton, backends, ops
+from gnnkern import Graph, _cuda, _native, _preferences, _triton, backends, ops
 from gnnkern._triton import import_error
 from gnnkern.backends import BackendUnavailable, Implementation, Query
 
@@ -65,6 +66,66 @@ def test_a_gpu_gets_triton_where_it_is_installed():
         has_triton = any(i.backend == "triton" for i in implementations)
         expected = "triton" if has_triton and import_error() is None else "reference"
         assert choice.backend == expected, (op, choice)
+
+
+def on_gpu(backend):
+    return Implementation(backend, lambda: None, lambda query: [])
+
+
+def test_measurements_say_which_backend_a_gpu_gets(monkeypatch):
+    table = tuple(map(on_gpu, ("triton", "cuda", "reference")))
+    query = Query("cuda", torch.float32)
+    unmeasured = backends.survey("spmm", table, query, None)
+    assert unmeasured.backend == "triton" and "not measured" in unmeasured.why
+    row = _preferences.Measured("cuda", 1.25, "H200", "torch 2.11", "abc1234", "python -m bench")
+    monkeypatch.setitem(_preferences.MEASURED, "spmm", row)
+    measured = backends.survey("spmm", table, query, None)
+    assert measured.backend == "cuda" and "1.25 times as fast for spmm on H200" in measured.why
+    assert backends.choose("spmm", table, query, None) is table[1]
+    # Other ops keep their order, and a wish counts more.
+    assert backends.choose("sddmm", table, query, None) is table[0]
+    assert backends.choose("spmm", table, query, "triton") is table[0]
+    assert backends.choose("spmm", table[::2], query, None) is table[0]
+
+
+def test_preferences_name_ops_and_backends():
+    assert _preferences.MEASURED.keys() <= set(ops.__all__)
+    for row in _preferences.MEASURED.values():
+        assert row.first in ("triton", "cuda") and row.ratio >= 1
+
+
+def test_the_host_executor_has_to_be_asked_for():
+    table = (Implementation("cuda", lambda: None, backends.cuda_unsupported),)
+    cpu, gpu = Query("cpu", torch.float32), Query("cuda", torch.float32)
+    assert "CUDA tensors, got cpu" in backends.survey("spmm", table, cpu, "cuda").against["cuda"][0]
+    with _cuda.stand_in(ModuleType("host")):
+        assert backends.survey("spmm", table, cpu, None).backend is None
+        assert backends.survey("spmm", table, cpu, "cuda").backend == "cuda"
+        assert "host executor" in backends.survey("spmm", table, gpu, "cuda").against["cuda"][0]
+    assert backends.survey("spmm", table, cpu, "cuda").backend is None
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ModuleNotFoundError("gnnkern._C_cuda"), "this build has no CUDA kernels"),
+        (ImportError("undefined symbol: x"), "the CUDA module did not load: undefined symbol: x"),
+        (None, "the driver is asleep"),
+    ],
+)
+def test_what_keeps_cuda_from_running_is_told(monkeypatch, error, message):
+    def load(name):
+        if error is not None:
+            raise error
+        return SimpleNamespace(unusable=lambda: "the driver is asleep")
+
+    monkeypatch.setattr(_cuda, "_Native", type("_Native", (_cuda._Native,), {"tried": False}))
+    monkeypatch.setattr(_cuda.importlib, "import_module", load)
+    assert message in _cuda.unusable()
+    assert message in "; ".join(backends.cuda_unsupported(Query("cuda", torch.float32)))
+    if error is not None:
+        with pytest.raises(RuntimeError, match=message):
+            _cuda.module()
 
 
 def test_the_interpreter_has_to_be_asked_for(monkeypatch):

@@ -36,6 +36,8 @@ _PLACED = (
 # Under compute-sanitizer a test takes a hundred times as long.
 _SANITIZED = "on_every_graph and (hubs or isolated_ends)"
 _SANITIZER_ERROR = "99"
+# CUDA's kernels are compiled for the device that is there alone.
+_NATIVE = {"GNNKERN_CUDA_ARCHITECTURES": "native"}
 # Files of `tests/triton` that need no device.
 _HOST_FILES = ("test_cubins.py", "test_configs.py")
 
@@ -64,7 +66,7 @@ def all_stages(options: Options) -> list[Stage]:
         Stage(
             "build",
             20,
-            (Command("build", (python, "setup.py", "--quiet", "build_ext", "--inplace")),),
+            (Command("build", (python, "setup.py", "--quiet", "build_ext", "--inplace"), _NATIVE),),
             cannot=_cannot_build(options),
             matters=options.build,
         ),

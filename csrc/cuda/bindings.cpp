@@ -25,6 +25,10 @@ void bind_make_plan(Address plan, Address indptr, int index_code, int64_t num_ro
             at(stream));
 }
 
+void bind_inverse(Address out, Address permutation, int index_code, int64_t count, Address stream) {
+  inverse({at(out), at(permutation), index_type(index_code), count}, at(stream));
+}
+
 void bind_row_reduce(const py::tuple& walk, Address out, Address argument, int argument_size,
                      int64_t width, Address chunk_first, Address chunk_second, int dtype,
                      int reduce, Address x, Address edge, Address x_columns, Address edge_columns,
@@ -134,6 +138,35 @@ void bind_gatv2_attention_backward(const py::tuple& shape, const py::tuple& reve
                            at(stream));
 }
 
+// An operand of an edge: (address, table of columns, stride, end).
+EdgeOperand operand_argument(const py::tuple& fields) {
+  if (fields.size() != 4) throw py::value_error("an operand has 4 fields");
+  return {at(fields[0].cast<Address>()), at<int32_t>(fields[1].cast<Address>()),
+          fields[2].cast<int64_t>(), edge_end(fields[3].cast<int>())};
+}
+
+void bind_edge_products(const py::tuple& walk, Address out, int out_dtype, int64_t out_width,
+                        int64_t group, int dtype, const py::tuple& lhs, const py::tuple& rhs,
+                        int op, Address winner, int winner_size, Address stream) {
+  edge_products(
+      {walk_argument(walk), at(out), scalar_type(out_dtype), out_width, group, scalar_type(dtype),
+       operand_argument(lhs), operand_argument(rhs), edge_op(op), at(winner), winner_size},
+      at(stream));
+}
+
+void bind_segment_softmax(const py::tuple& walk, Address out, Address x, Address grad,
+                          Address chunk_first, Address chunk_second, int dtype, int64_t width,
+                          Address stream) {
+  segment_softmax({walk_argument(walk),
+                   at(out),
+                   at(x),
+                   at(grad),
+                   {at(chunk_first), at(chunk_second)},
+                   scalar_type(dtype),
+                   width},
+                  at(stream));
+}
+
 void bind_gather_rows(Address out, Address x, Address index, int index_code, int64_t num_rows,
                       int64_t row_bytes, int64_t x_row_bytes, Address stream) {
   gather_rows({at(out), at(x), at(index), index_type(index_code), num_rows, row_bytes, x_row_bytes},
@@ -153,6 +186,7 @@ void bind_scatter_add_rows(Address out, Address x, Address target, Address begin
 void bind_cuda(py::module_& m) {
   m.def("unusable", &unusable);
   m.def("make_plan", &bind_make_plan);
+  m.def("inverse", &bind_inverse);
   m.def("row_reduce", &bind_row_reduce);
   m.def("gat_attention", &bind_attention<gat_attention>);
   m.def("dot_attention", &bind_attention<dot_attention>);
@@ -163,6 +197,8 @@ void bind_cuda(py::module_& m) {
   m.def("dot_attention_backward_query", &bind_dot_attention_backward_query);
   m.def("gatv2_attention_sizes", &bind_gatv2_attention_sizes);
   m.def("gatv2_attention_backward", &bind_gatv2_attention_backward);
+  m.def("edge_products", &bind_edge_products);
+  m.def("segment_softmax", &bind_segment_softmax);
   m.def("gather_rows", &bind_gather_rows);
   m.def("scatter_add_rows", &bind_scatter_add_rows);
 }

@@ -32,6 +32,15 @@ struct PlanArgs {
 };
 void make_plan(const PlanArgs& args, void* stream);
 
+// out[permutation[i]] = i.
+struct InverseArgs {
+  void* out;
+  const void* permutation;
+  IndexType index_type;
+  int64_t count;
+};
+void inverse(const InverseArgs& args, void* stream);
+
 // -- rows -----------------------------------------------------------------------------------------
 
 // out[r] = the reduction over the edges of row r of `x op edge`, as gnnkern/_triton/row_reduce.py;
@@ -57,6 +66,45 @@ struct RowReduceArgs {
   const void* winner_position;  // [E], or null
 };
 void row_reduce(const RowReduceArgs& args, void* stream);
+
+// -- edges ----------------------------------------------------------------------------------------
+
+struct EdgeOperand {
+  const void* x;           // rows stride apart, or null: copies of the other
+  const int32_t* columns;  // [width], or null: its own
+  int64_t stride;
+  EdgeEnd at;
+};
+
+// out[e] = lhs op rhs, as gnnkern/_triton/sddmm.py; rows and edges are fewer than 2^32.
+struct EdgeArgs {
+  Walk walk;
+  void* out;  // [E, out_width]
+  ScalarType out_dtype;
+  int64_t out_width;
+  int64_t group;  // so many columns of a message are summed into one; 1: none
+  ScalarType dtype;
+  EdgeOperand lhs;
+  EdgeOperand rhs;
+  EdgeOp op;
+  // The edge of a row that may pass, by its position there; the others give 0; or null.
+  const void* winner;  // [num_rows, width] of winner_size bytes
+  int winner_size;
+};
+void edge_products(const EdgeArgs& args, void* stream);
+
+// out[e] = the softmax over the edges of e's row of x, per column; with `grad`, where x is the
+// softmax, its gradient.
+struct SoftmaxArgs {
+  Walk walk;
+  void* out;  // [E, width], like x and grad
+  const void* x;
+  const void* grad;    // or null
+  ChunkStates states;  // where the walk has chunks
+  ScalarType dtype;
+  int64_t width;
+};
+void segment_softmax(const SoftmaxArgs& args, void* stream);
 
 // -- halo -----------------------------------------------------------------------------------------
 

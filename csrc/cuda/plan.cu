@@ -1,4 +1,4 @@
-// The launcher of plan.cuh.
+// Launchers of plan.cuh.
 
 #include "kernels.h"
 #include "plan.cuh"
@@ -12,6 +12,14 @@ void make_plan(const PlanArgs& args, void* stream) {
            {blocks_of(blocks_of(args.num_edges, args.chunk_edges), kPlanThreads)}, kPlanThreads, 0,
            stream, static_cast<index_t*>(args.plan), static_cast<const index_t*>(args.indptr),
            args.num_rows, args.num_edges, args.chunk_edges);
+  });
+}
+
+void inverse(const InverseArgs& args, void* stream) {
+  dispatch_index(args.index_type, [&]<typename index_t>() {
+    launch("inverse", inverse_kernel<index_t>, {blocks_of(args.count, kPlanThreads)}, kPlanThreads,
+           0, stream, static_cast<index_t*>(args.out),
+           static_cast<const index_t*>(args.permutation), args.count);
   });
 }
 

@@ -69,4 +69,13 @@ __global__ void __launch_bounds__(kPlanThreads, 4)
                row, row_begin, row_begin + chunk_edges, 2 * block + 1);
 }
 
+// The inverse of a permutation of so many numbers.
+template <typename index_t>
+__global__ void __launch_bounds__(kPlanThreads, 4)
+    inverse_kernel(index_t* __restrict__ out, const index_t* __restrict__ permutation,
+                   int64_t count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kPlanThreads + threadIdx.x;
+  if (i < count) out[permutation[i]] = static_cast<index_t>(i);
+}
+
 }  // namespace gnnkern::cuda

@@ -184,6 +184,15 @@ __device__ __forceinline__ typename Reducer::State load_state(const ChunkStates&
 
 // -- results --------------------------------------------------------------------------------------
 
+template <typename scalar_t>
+constexpr ScalarType scalar_type_of = ScalarType::kFloat32;
+template <>
+inline constexpr ScalarType scalar_type_of<double> = ScalarType::kFloat64;
+template <>
+inline constexpr ScalarType scalar_type_of<bfloat16> = ScalarType::kBFloat16;
+template <>
+inline constexpr ScalarType scalar_type_of<float16> = ScalarType::kFloat16;
+
 // One element of a type known at run time.
 __device__ __forceinline__ void store_scalar(void* out, ScalarType type, int64_t offset,
                                              double value) {

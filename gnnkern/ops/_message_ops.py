@@ -13,6 +13,7 @@ from gnnkern._cpu.message_reduce import message_reduce
 from gnnkern._cpu.sddmm import combine_rows
 from gnnkern._cpu.select_backward import message_select_backward_edge, message_select_backward_x
 from gnnkern._native import Csr, optional_csr
+from gnnkern.ops._device import launchers, row_reduce_of, sddmm_of, select_backward_of
 from gnnkern.ops._operator import define
 
 __all__ = [
@@ -26,14 +27,12 @@ _CSR = "Tensor indptr, Tensor indices, Tensor? edge_id, Tensor plan"
 _REV = "Tensor? rev_indptr, Tensor? rev_indices, Tensor? rev_edge_id, Tensor? rev_plan"
 
 
-def message_reduce_triton(*arguments: Any) -> tuple[Tensor, Tensor | None]:
-    """The Triton row reduction of messages."""
-    from gnnkern._triton.row_reduce import message_reduce
-
-    return message_reduce(*arguments)
+def _message_reduce_device(backend: str, *arguments: Any) -> tuple[Tensor, Tensor | None]:
+    out: tuple[Tensor, Tensor | None] = row_reduce_of(backend).message_reduce(*arguments)
+    return out
 
 
-_LAUNCH = {"cpu": message_reduce, "triton": message_reduce_triton}
+_LAUNCH = launchers(message_reduce, _message_reduce_device)
 
 
 def _out_shape(indptr: Tensor, x: Tensor, edge: Tensor) -> tuple[int, ...]:
@@ -147,13 +146,12 @@ def _backward_cpu() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     return of_x, message_select_backward_edge
 
 
-def _backward_triton() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    from gnnkern._triton.select_backward import select_backward_edge, select_backward_x
+def _backward_device(backend: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    kernels = select_backward_of(backend)
+    return kernels.select_backward_x, kernels.select_backward_edge
 
-    return select_backward_x, select_backward_edge
 
-
-_LAUNCH_BACKWARD = {"cpu": _backward_cpu, "triton": _backward_triton}
+_LAUNCH_BACKWARD = launchers(_backward_cpu, _backward_device)
 
 
 def _message_select_backward_fake(
@@ -206,14 +204,12 @@ def _on_edges(
     return _LAUNCH_ON_EDGES[backend](csr, lhs, rhs, op, lhs_at, rhs_at, out_shape)
 
 
-def combine_rows_triton(*arguments: Any) -> Tensor:
-    """The Triton edge kernel."""
-    from gnnkern._triton.sddmm import combine_rows
-
-    return combine_rows(*arguments)
+def _combine_rows_device(backend: str, *arguments: Any) -> Tensor:
+    out: Tensor = sddmm_of(backend).combine_rows(*arguments)
+    return out
 
 
-_LAUNCH_ON_EDGES = {"cpu": combine_rows, "triton": combine_rows_triton}
+_LAUNCH_ON_EDGES = launchers(combine_rows, _combine_rows_device)
 
 
 on_edges_op = define(

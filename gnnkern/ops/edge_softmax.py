@@ -13,6 +13,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -43,15 +44,23 @@ def edge_softmax_triton(
     return softmax_rows(csr, score, grad)
 
 
+def edge_softmax_cuda(csr: Csr, score: Tensor, num_src: int, grad: Tensor | None = None) -> Tensor:
+    """The CUDA segment softmax, or its gradient where `grad` is given."""
+    from gnnkern._cuda.segment_softmax import softmax_rows
+
+    return softmax_rows(csr, score, grad)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", edge_softmax_cpu, cpu_unsupported),
     Implementation("triton", edge_softmax_triton, triton_unsupported),
+    Implementation("cuda", edge_softmax_cuda, cuda_unsupported),
     Implementation("reference", edge_softmax_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": edge_softmax_cpu, "triton": edge_softmax_triton}
+_LAUNCH = {"cpu": edge_softmax_cpu, "triton": edge_softmax_triton, "cuda": edge_softmax_cuda}
 
 
 def _edge_softmax(

@@ -15,6 +15,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -53,15 +54,28 @@ def scatter_reduce_triton(
     return row_reduce(csr, x, None, reduce, argument)
 
 
+def scatter_reduce_cuda(
+    csr: Csr,
+    x: Tensor,  # [E, ...]
+    reduce: str,
+    argument: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The CUDA row reduction over sorted groups; with `argument` who won, too."""
+    from gnnkern._cuda.row_reduce import row_reduce
+
+    return row_reduce(csr, x, None, reduce, argument)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", scatter_reduce_cpu, cpu_unsupported),
     Implementation("triton", scatter_reduce_triton, triton_unsupported),
+    Implementation("cuda", scatter_reduce_cuda, cuda_unsupported),
     Implementation("reference", scatter_reduce_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": scatter_reduce_cpu, "triton": scatter_reduce_triton}
+_LAUNCH = {"cpu": scatter_reduce_cpu, "triton": scatter_reduce_triton, "cuda": scatter_reduce_cuda}
 
 
 def _scatter_reduce(

@@ -13,6 +13,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -43,15 +44,23 @@ def sddmm_triton(csr: Csr, x_dst: Tensor, x_src: Tensor, op: str) -> Tensor:
     return sddmm_rows(csr, x_dst, x_src, op)
 
 
+def sddmm_cuda(csr: Csr, x_dst: Tensor, x_src: Tensor, op: str) -> Tensor:
+    """The CUDA edge kernel."""
+    from gnnkern._cuda.sddmm import sddmm_rows
+
+    return sddmm_rows(csr, x_dst, x_src, op)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", sddmm_cpu, cpu_unsupported),
     Implementation("triton", sddmm_triton, triton_unsupported),
+    Implementation("cuda", sddmm_cuda, cuda_unsupported),
     Implementation("reference", sddmm_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": sddmm_cpu, "triton": sddmm_triton}
+_LAUNCH = {"cpu": sddmm_cpu, "triton": sddmm_triton, "cuda": sddmm_cuda}
 
 
 def _sddmm(

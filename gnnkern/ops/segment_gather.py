@@ -14,6 +14,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -37,13 +38,21 @@ def segment_gather_triton(x: Tensor, indptr: Tensor, num_edges: int) -> Tensor:
     return repeat_rows(indptr, x, num_edges)
 
 
+def segment_gather_cuda(x: Tensor, indptr: Tensor, num_edges: int) -> Tensor:
+    """The CUDA row copies."""
+    from gnnkern._cuda.sddmm import repeat_rows
+
+    return repeat_rows(indptr, x, num_edges)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_gather_cpu, cpu_unsupported),
     Implementation("triton", segment_gather_triton, triton_unsupported),
+    Implementation("cuda", segment_gather_cuda, cuda_unsupported),
     Implementation("reference", segment_gather_reference, reference_unsupported),
 )
 
-_LAUNCH = {"cpu": segment_gather_cpu, "triton": segment_gather_triton}
+_LAUNCH = {"cpu": segment_gather_cpu, "triton": segment_gather_triton, "cuda": segment_gather_cuda}
 
 
 def _segment_gather(x: Tensor, indptr: Tensor, output_size: int | None, backend: str) -> Tensor:

@@ -15,10 +15,12 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
 from gnnkern.ops._checks import check_floats, check_indptr, check_option, device_of, query_of
+from gnnkern.ops._device import launchers, select_backward_of
 from gnnkern.ops._linear import divide_by_count
 from gnnkern.ops._operator import define, first_derivative_only, is_tracked, needs_gradient
 from gnnkern.ops._segments import mul_gradient
@@ -47,15 +49,25 @@ def segment_reduce_triton(
     return reduce_segments(indptr, x, reduce, argument)
 
 
+def segment_reduce_cuda(
+    x: Tensor, indptr: Tensor, reduce: str, argument: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The CUDA row reduction over consecutive rows; with `argument` who won, too."""
+    from gnnkern._cuda.row_reduce import reduce_segments
+
+    return reduce_segments(indptr, x, reduce, argument)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_reduce_cpu, cpu_unsupported),
     Implementation("triton", segment_reduce_triton, triton_unsupported),
+    Implementation("cuda", segment_reduce_cuda, cuda_unsupported),
     Implementation("reference", segment_reduce_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": segment_reduce_cpu, "triton": segment_reduce_triton}
+_LAUNCH = {"cpu": segment_reduce_cpu, "triton": segment_reduce_triton, "cuda": segment_reduce_cuda}
 
 
 def _segment_reduce(x: Tensor, indptr: Tensor, reduce: str, backend: str) -> Tensor:
@@ -93,13 +105,12 @@ def _segment_select_backward(
     return _LAUNCH_BACKWARD[backend](indptr, grad, argument, num_edges)
 
 
-def _backward_triton(indptr: Tensor, grad: Tensor, argument: Tensor, num_edges: int) -> Tensor:
-    from gnnkern._triton.select_backward import segment_select_backward
+def _backward_device(backend: str, *arguments: Any) -> Tensor:
+    out: Tensor = select_backward_of(backend).segment_select_backward(*arguments)
+    return out
 
-    return segment_select_backward(indptr, grad, argument, num_edges)
 
-
-_LAUNCH_BACKWARD = {"cpu": segment_select_backward, "triton": _backward_triton}
+_LAUNCH_BACKWARD = launchers(segment_select_backward, _backward_device)
 
 
 _segment_select_backward_op = define(

@@ -12,6 +12,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -39,13 +40,25 @@ def segment_softmax_triton(x: Tensor, indptr: Tensor, grad: Tensor | None = None
     return softmax_segments(indptr, x, grad)
 
 
+def segment_softmax_cuda(x: Tensor, indptr: Tensor, grad: Tensor | None = None) -> Tensor:
+    """The CUDA segment softmax, or its gradient where `grad` is given."""
+    from gnnkern._cuda.segment_softmax import softmax_segments
+
+    return softmax_segments(indptr, x, grad)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_softmax_cpu, cpu_unsupported),
     Implementation("triton", segment_softmax_triton, triton_unsupported),
+    Implementation("cuda", segment_softmax_cuda, cuda_unsupported),
     Implementation("reference", segment_softmax_reference, reference_unsupported),
 )
 
-_LAUNCH = {"cpu": segment_softmax_cpu, "triton": segment_softmax_triton}
+_LAUNCH = {
+    "cpu": segment_softmax_cpu,
+    "triton": segment_softmax_triton,
+    "cuda": segment_softmax_cuda,
+}
 
 
 def _segment_softmax(x: Tensor, indptr: Tensor, grad: Tensor | None, backend: str) -> Tensor:

@@ -17,11 +17,13 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
 from gnnkern.graph import Graph
 from gnnkern.ops._checks import check_floats, check_graph, check_option, query_of
+from gnnkern.ops._device import DEVICE_BACKENDS, launchers, select_backward_of
 from gnnkern.ops._linear import sum_rows
 from gnnkern.ops._message_ops import message_select_backward_op, message_select_op, message_sum_op
 from gnnkern.ops._messages import by_edge, edge_sum, fit, message_sum
@@ -56,15 +58,25 @@ def spmm_triton(
     return row_reduce(csr, x, weight, reduce, argument)
 
 
+def spmm_cuda(
+    csr: Csr, x: Tensor, weight: Tensor | None, reduce: str, argument: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The CUDA row reduction; with `argument` who won, too."""
+    from gnnkern._cuda.row_reduce import row_reduce
+
+    return row_reduce(csr, x, weight, reduce, argument)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", spmm_cpu, cpu_unsupported),
     Implementation("triton", spmm_triton, triton_unsupported),
+    Implementation("cuda", spmm_cuda, cuda_unsupported),
     Implementation("reference", spmm_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": spmm_cpu, "triton": spmm_triton}
+_LAUNCH = {"cpu": spmm_cpu, "triton": spmm_triton, "cuda": spmm_cuda}
 
 
 def _spmm(
@@ -170,13 +182,12 @@ def _backward_cpu() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     return of_x, select_backward_weight
 
 
-def _backward_triton() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    from gnnkern._triton.select_backward import select_backward_weight, select_backward_x
+def _backward_device(backend: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    kernels = select_backward_of(backend)
+    return kernels.select_backward_x, kernels.select_backward_weight
 
-    return select_backward_x, select_backward_weight
 
-
-_LAUNCH_BACKWARD = {"cpu": _backward_cpu, "triton": _backward_triton}
+_LAUNCH_BACKWARD = launchers(_backward_cpu, _backward_device)
 
 
 def _spmm_select_backward_fake(
@@ -296,7 +307,7 @@ class _SelectMessages(torch.autograd.Function):
 
 def _reverse_for_select(g: Graph, name: str) -> Csr | None:
     """The reverse where a gradient of max or min walks it; C++ scatters from the rows instead."""
-    return g.reverse_csr() if name == "triton" else None
+    return g.reverse_csr() if name in DEVICE_BACKENDS else None
 
 
 # -- public ----------------------------------------------------------------------------------------

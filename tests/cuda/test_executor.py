@@ -46,6 +46,7 @@ def test_a_missing_barrier_shows(in_warp):
         ("lanes_apart", "lanes of one warp wait at different operations"),
         ("unnamed_lane", r"lane \d+ reads lane 20, which the mask does not name"),
         ("own_lane_unnamed", r"thread \((0|32), 0, 0\) is not in the mask that it passes"),
+        ("lanes_beyond_block", "names lanes that the block does not have"),
         ("beyond_shared", "shared memory was written beyond its end"),
         ("beyond_dynamic", "shared memory was written beyond its end"),
         ("too_much_shared", "more than 48 KB of static shared memory"),

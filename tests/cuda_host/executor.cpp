@@ -308,22 +308,20 @@ class Executor {
   }
 
   bool all_have_come(const Offer& offer, size_t first) {
-    bool all = true;
+    const size_t lanes = std::min<size_t>(num_threads_ - first, kLanes);
+    if (lanes < kLanes && offer.mask >> lanes) {
+      fail("the mask at " + text_of(offer.place) + " names lanes that the block does not have");
+    }
     for (unsigned rest = offer.mask; rest; rest &= rest - 1) {
-      const size_t number = first + std::countr_zero(rest);
-      if (number >= num_threads_) {
-        fail("the mask at " + text_of(offer.place) + " names lanes that the block does not have");
-      }
-      const Fiber& other = *fibers_[number];
-      if (other.state != State::kInWarp || other.offer->mask != offer.mask) {
-        all = false;
-      } else if (other.offer->meeting != offer.meeting || other.offer->bytes != offer.bytes ||
-                 !same_place(other.offer->place, offer.place)) {
+      const Fiber& other = *fibers_[first + std::countr_zero(rest)];
+      if (other.state != State::kInWarp || other.offer->mask != offer.mask) return false;
+      if (other.offer->meeting != offer.meeting || other.offer->bytes != offer.bytes ||
+          !same_place(other.offer->place, offer.place)) {
         fail("lanes of one warp wait at different operations: " + text_of(offer.place) + " and " +
              text_of(other.offer->place));
       }
     }
-    return all;
+    return true;
   }
 
   // Gives every lane of the mask its result.

@@ -78,6 +78,7 @@ __global__ void unnamed_lane_kernel() {
   if (threadIdx.x % 32 < 16) __shfl_sync(0xffffu, 1, 20);
 }
 __global__ void own_lane_unnamed_kernel() { __syncwarp(0xfffffffeu); }
+__global__ void whole_warp_kernel() { __syncwarp(); }
 __global__ void beyond_shared_kernel() {
   block_shared<Numbers>().at[kThreads + threadIdx.x % 2] = 1;
 }
@@ -180,8 +181,8 @@ __global__ void convert_kernel(float* from_half, float* from_bfloat16, unsigned 
 }  // namespace
 
 void fault(const std::string& name) {
-  const auto plant = [&](void (*kernel)(), size_t shared_bytes = 0) {
-    launch(name.c_str(), kernel, {3}, kThreads, shared_bytes, nullptr);
+  const auto plant = [&](void (*kernel)(), size_t shared_bytes = 0, int threads = kThreads) {
+    launch(name.c_str(), kernel, {3}, threads, shared_bytes, nullptr);
   };
   if (name == "barrier_not_reached") return plant(barrier_not_reached_kernel);
   if (name == "different_barriers") return plant(different_barriers_kernel);
@@ -190,6 +191,7 @@ void fault(const std::string& name) {
   if (name == "lanes_apart") return plant(lanes_apart_kernel);
   if (name == "unnamed_lane") return plant(unnamed_lane_kernel);
   if (name == "own_lane_unnamed") return plant(own_lane_unnamed_kernel);
+  if (name == "lanes_beyond_block") return plant(whole_warp_kernel, 0, 48);
   if (name == "beyond_shared") return plant(beyond_shared_kernel);
   if (name == "beyond_dynamic") return plant(beyond_dynamic_kernel, 100);
   if (name == "too_much_shared") return plant(too_much_shared_kernel);

@@ -9,19 +9,14 @@ from helpers.devices import BACKENDS, cannot_run, runs_on, small_tiles
 from gnnkern.backends import BackendUnavailable
 
 
-def pytest_generate_tests(metafunc):
-    if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", BACKENDS)
-
-
-@pytest.fixture(autouse=True)
-def _on_device(request):
-    backend = request.node.callspec.params["backend"]
-    reason = cannot_run(backend)
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Each backend in turn, where it runs."""
+    reason = cannot_run(request.param)
     if reason is not None:
         pytest.skip(reason)
-    with small_tiles(), runs_on(backend):
-        yield
+    with small_tiles(), runs_on(request.param):
+        yield request.param
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,7 +25,7 @@ def pytest_runtest_call(item):
     try:
         return (yield)
     except BackendUnavailable as error:
-        absent = f"{item.callspec.params['backend']}: not implemented for this op"
+        absent = f"{item.funcargs['backend']}: not implemented for this op"
         if absent in str(error):
             pytest.skip(absent)
         raise

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from helpers.devices import cannot_run
+from helpers.devices import BACKENDS, cannot_run
 
 
-@pytest.fixture(autouse=True)
-def _needs_a_gpu():
-    reason = cannot_run("triton")
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Each backend in turn, where it runs on a GPU."""
+    reason = cannot_run(request.param)
     if reason is None and not torch.cuda.is_available():
         reason = "no CUDA device, which torch says it sees none of"
     if reason is not None:
         pytest.skip(reason)
+    return request.param

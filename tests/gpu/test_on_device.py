@@ -21,7 +21,7 @@ BUSY_CYCLES = 200_000_000
 REPETITIONS = 10
 
 
-DEVICE, BACKEND = "cuda", "triton"
+DEVICE = "cuda"
 
 
 @lru_cache
@@ -30,10 +30,10 @@ def skewed(device):
     return gnnkern.Graph.from_edge_index(data.edge_index.to(device), 3000).prepare()
 
 
-def call_of(name, device=None):
-    """The op and its input; an op without Triton kernels is skipped."""
+def call_of(name, backend, device=None):
+    """The op and its input; an op without kernels of the backend is skipped."""
     device = device or DEVICE
-    call = public_calls(skewed(device), BACKEND)[name]
+    call = public_calls(skewed(device), backend)[name]
     x = torch.randn(call.shape, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         call.run(x)
@@ -43,8 +43,8 @@ def call_of(name, device=None):
 
 
 @each_op
-def test_values_and_gradients_are_those_of_the_reference(name):
-    run, x = call_of(name)
+def test_values_and_gradients_are_those_of_the_reference(name, backend):
+    run, x = call_of(name, backend)
     plain_run, exact_run = (
         public_calls(skewed(DEVICE), "reference", dtype)[name].run
         for dtype in (torch.float32, torch.float64)
@@ -57,8 +57,8 @@ def test_values_and_gradients_are_those_of_the_reference(name):
 
 
 @each_op
-def test_the_bits_are_the_same_on_repetition_beside_other_work(name):
-    run, x = call_of(name)
+def test_the_bits_are_the_same_on_repetition_beside_other_work(name, backend):
+    run, x = call_of(name, backend)
     first = value_and_gradients(run, (x,))
     other, noise = torch.cuda.Stream(), torch.randn(2048, 2048, device="cuda")
     for _ in range(REPETITIONS):
@@ -73,8 +73,8 @@ def test_the_bits_are_the_same_on_repetition_beside_other_work(name):
 
 
 @each_op
-def test_it_runs_on_the_current_stream(name):
-    run, x = call_of(name)
+def test_it_runs_on_the_current_stream(name, backend):
+    run, x = call_of(name, backend)
     expected = value_and_gradients(run, (x,))
     stale = torch.full_like(x, float("nan"))
     torch.cuda.synchronize()
@@ -90,8 +90,8 @@ def test_it_runs_on_the_current_stream(name):
 
 
 @each_op
-def test_a_captured_graph_computes_with_new_values(name):
-    run, x = call_of(name)
+def test_a_captured_graph_computes_with_new_values(name, backend):
+    run, x = call_of(name, backend)
     static, new = x.clone(), x.flip(0).contiguous()
     expected = run(new)
     warm = torch.cuda.Stream()
@@ -109,8 +109,8 @@ def test_a_captured_graph_computes_with_new_values(name):
 
 
 @each_op
-def test_a_captured_training_step_computes_with_new_values(name):
-    run, x = call_of(name)
+def test_a_captured_training_step_computes_with_new_values(name, backend):
+    run, x = call_of(name, backend)
     static, new = x.clone().requires_grad_(), x.flip(0).contiguous()
     upstream = torch.randn_like(run(x))
 
@@ -135,8 +135,8 @@ def test_a_captured_training_step_computes_with_new_values(name):
 
 
 @each_op
-def test_nothing_waits_for_the_device(name):
-    run, x = call_of(name)
+def test_nothing_waits_for_the_device(name, backend):
+    run, x = call_of(name, backend)
     value_and_gradients(run, (x,))
     x = x.clone().requires_grad_()
     upstream = torch.ones_like(run(x))
@@ -149,10 +149,10 @@ def test_nothing_waits_for_the_device(name):
 
 @each_op
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-def test_a_device_that_is_not_the_current_one(name):
-    run, x = call_of(name)
+def test_a_device_that_is_not_the_current_one(name, backend):
+    run, x = call_of(name, backend)
     expected = value_and_gradients(run, (x,))
-    run, x = call_of(name, "cuda:1")
+    run, x = call_of(name, backend, "cuda:1")
     assert torch.cuda.current_device() == 0
     for a, b in zip(expected, value_and_gradients(run, (x,)), strict=True):
         assert b.device == torch.device("cuda", 1)
@@ -161,8 +161,8 @@ def test_a_device_that_is_not_the_current_one(name):
 
 # Its code generator takes seconds for each: the op tests compile all of them without it.
 @pytest.mark.parametrize("name", ["spmm_max", "gat_attention", "segment_softmax"])
-def test_it_is_compiled_without_a_break(name):
-    run, x = call_of(name)
+def test_it_is_compiled_without_a_break(name, backend):
+    run, x = call_of(name, backend)
     torch.compiler.reset()
     compiled = torch.compile(lambda x: 2 * run(x * 1.0), fullgraph=True)
     for a, b in zip(
@@ -185,11 +185,11 @@ def hub_graph():
 
 
 @pytest.mark.parametrize("name", ["spmm_sum", "spmm_max", "edge_softmax", "gat_attention"])
-def test_a_hub_is_as_right_as_any_row(name):
+def test_a_hub_is_as_right_as_any_row(name, backend):
     g = hub_graph()
     assert g.max_degree == HUB_EDGES
     try:
-        call = public_calls(g, BACKEND)[name]
+        call = public_calls(g, backend)[name]
         x = torch.randn(call.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
         actual = call.run(x)
     except BackendUnavailable as reason:
@@ -202,10 +202,10 @@ def test_a_hub_is_as_right_as_any_row(name):
         assert (a - b).norm() <= 1e-5 * b.norm()
 
 
-def test_a_sum_over_a_hub_is_that_in_float64():
+def test_a_sum_over_a_hub_is_that_in_float64(backend):
     g = hub_graph()
     x = torch.randn(g.num_src, 64, generator=torch.Generator().manual_seed(2)).to(DEVICE)
-    out = gnnkern.spmm(g, x, backend=BACKEND)
+    out = gnnkern.spmm(g, x, backend=backend)
     exact = gnnkern.spmm(g, x.double(), backend="reference")
     assert (out - exact).norm() <= 1e-6 * exact.norm()
     middle = (g.num_dst - 1) // 2

@@ -1,7 +1,10 @@
 """No op copies anything to the host, so that CUDA graphs can capture it.
 
-Where there is no GPU, the torch ops that would are looked for while the kernels are interpreted.
+Where there is no GPU, the torch ops that would are looked for while the kernels run without one.
+Calls are named by their op, and by what of it they are.
 """
+
+from importlib import import_module
 
 import pytest
 import torch
@@ -9,7 +12,6 @@ from helpers.devices import DEVICE, device_graph, device_index, device_segments
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gnnkern
-from gnnkern._triton.plan import make_plan
 
 # What waits for the device: numbers read, and results whose size is counted.
 WAITS = {
@@ -44,8 +46,9 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def planned(csr):
+def planned(csr, backend):
     """A matrix with the plan that it would have on a GPU, made without counting."""
+    make_plan = import_module(f"gnnkern._{backend}.plan").make_plan
     return csr._replace(plan=make_plan(csr.indptr, csr.indices.shape[0]))
 
 
@@ -53,128 +56,152 @@ def rows(count, *shape):
     return torch.randn(count, *shape, device=DEVICE)
 
 
-def graph_calls():
+def graph_calls(backend):
     g = device_graph("hubs")
-    fwd, rev = planned(g.csr), planned(g.reverse_csr())
+    fwd, rev = planned(g.csr, backend), planned(g.reverse_csr(), backend)
     x, weight = rows(g.num_src, 2, 3), rows(g.num_edges, 2)
     kernels = torch.ops.gnnkern
     argument = torch.zeros(g.num_dst, 2, 3, dtype=torch.uint8, device=DEVICE)
     grad = rows(g.num_dst, 2, 3)
-    yield "sum", lambda: kernels.spmm(*fwd, x, weight, "sum", "triton")
-    yield "max", lambda: kernels.spmm_select(*fwd, x, weight, "max", g.max_degree, "triton")
+    yield "spmm sum", lambda: kernels.spmm(*fwd, x, weight, "sum", backend)
+    yield "spmm max", lambda: kernels.spmm_select(*fwd, x, weight, "max", g.max_degree, backend)
     yield (
-        "max_backward",
+        "spmm max_backward",
         lambda: kernels.spmm_select_backward(
-            *fwd, *rev, x, weight, argument, grad, True, True, "triton"
+            *fwd, *rev, x, weight, argument, grad, True, True, backend
         ),
     )
     edge = rows(g.num_edges, 1, 3)
-    yield "message", lambda: kernels.message_reduce(*fwd, x, edge, "add", "mean", "triton")
+    yield "spmm message", lambda: kernels.message_reduce(*fwd, x, edge, "add", "mean", backend)
     yield (
-        "message_backward",
+        "spmm message_backward",
         lambda: kernels.message_select_backward(
-            *fwd, *rev, x, edge, argument, grad, "div", True, True, "triton"
+            *fwd, *rev, x, edge, argument, grad, "div", True, True, backend
         ),
     )
-    yield "dot", lambda: kernels.sddmm(*fwd, grad, x, "dot", "triton")
+    yield "sddmm dot", lambda: kernels.sddmm(*fwd, grad, x, "dot", backend)
     yield (
-        "on_edges",
-        lambda: kernels.on_edges(*fwd, edge, x, "mul", "edge", "src", [2, 1], "triton"),
+        "sddmm on_edges",
+        lambda: kernels.on_edges(*fwd, edge, x, "mul", "edge", "src", [2, 1], backend),
     )
     reduces = ["mean", "min", "max", "std"]
-    several = kernels.multi_reduce(*fwd, x, reduces, g.max_degree, True, "triton")
+
+    def several():
+        return kernels.multi_reduce(*fwd, x, reduces, g.max_degree, True, backend)
+
     arrays = [fwd.indptr, fwd.indices, fwd.plan, rev.indptr, rev.indices, rev.plan]
     grads = rows(g.num_dst, 4, 2, 3)
+    yield "multi_reduce", several
     yield (
-        "multi_reduce",
-        lambda: kernels.multi_reduce(*fwd, x, reduces, g.max_degree, True, "triton"),
-    )
-    yield (
-        "multi_reduce_backward",
+        "multi_reduce backward",
         lambda: kernels.multi_reduce_backward(
-            arrays, fwd.edge_id, rev.edge_id, x, *several, grads, reduces, "triton"
+            arrays, fwd.edge_id, rev.edge_id, x, *several(), grads, reduces, backend
         ),
     )
-    yield "softmax", lambda: kernels.edge_softmax(*fwd, weight, None, g.num_src, "triton")
-    yield "softmax_backward", lambda: kernels.edge_softmax(*fwd, weight, weight, 12, "triton")
+    yield "edge_softmax", lambda: kernels.edge_softmax(*fwd, weight, None, g.num_src, backend)
+    yield "edge_softmax backward", lambda: kernels.edge_softmax(*fwd, weight, weight, 12, backend)
 
 
-def attention_calls():
+def attention_calls(backend):
     g = device_graph("hubs")
-    fwd, rev = planned(g.csr), planned(g.reverse_csr())
+    fwd, rev = planned(g.csr, backend), planned(g.reverse_csr(), backend)
     x, out, grad = rows(g.num_src, 2, 3), rows(g.num_dst, 2, 3), rows(g.num_dst, 2, 3)
     arrays = [fwd.indptr, fwd.indices, fwd.plan, rev.indptr, rev.indices, rev.plan]
     ids, known = (fwd.edge_id, rev.edge_id), (out, rows(g.num_dst, 2), grad)
     seed = torch.randint(2**62, (1,), device=DEVICE)
     kernels = torch.ops.gnnkern
     scores = (rows(g.num_src, 2), rows(g.num_dst, 2), rows(g.num_edges, 2))
-    yield "gat", lambda: kernels.gat_attention(*fwd, x, *scores, seed, 0.2, 0.5, True, "triton")
     yield (
-        "gat_backward",
+        "gat_attention",
+        lambda: kernels.gat_attention(*fwd, x, *scores, seed, 0.2, 0.5, True, backend),
+    )
+    yield (
+        "gat_attention backward",
         lambda: kernels.gat_attention_backward(
-            arrays, *ids, x, *scores, seed, *known, 0.2, 0.5, True, "triton"
+            arrays, *ids, x, *scores, seed, *known, 0.2, 0.5, True, backend
         ),
     )
     key, value, need = rows(g.num_src, 2, 3), rows(g.num_src, 2, 3), [True, True, True]
     of_edges = (rows(g.num_edges, 2), rows(g.num_edges, 2, 3))
     dot = (out, key, value, *of_edges, seed)
-    yield "dot", lambda: kernels.dot_attention(*fwd, *dot, 0.5, 0.5, True, "triton")
+    yield "dot_attention", lambda: kernels.dot_attention(*fwd, *dot, 0.5, 0.5, True, backend)
     yield (
-        "dot_backward",
-        lambda: kernels.dot_attention_backward(
-            arrays, *ids, *dot, *known, 0.5, 0.5, need, "triton"
-        ),
+        "dot_attention backward",
+        lambda: kernels.dot_attention_backward(arrays, *ids, *dot, *known, 0.5, 0.5, need, backend),
     )
     gatv2 = (key, out, rows(2, 3), of_edges[1], seed)
-    yield "gatv2", lambda: kernels.gatv2_attention(*fwd, *gatv2, 0.2, 0.5, True, "triton")
+    yield "gatv2_attention", lambda: kernels.gatv2_attention(*fwd, *gatv2, 0.2, 0.5, True, backend)
     yield (
-        "gatv2_backward",
+        "gatv2_attention backward",
         lambda: kernels.gatv2_attention_backward(
-            arrays, *ids, *gatv2, *known, 0.2, 0.5, True, True, "triton"
+            arrays, *ids, *gatv2, *known, 0.2, 0.5, True, True, backend
         ),
     )
 
 
-def segment_calls():
+def segment_calls(backend):
     indptr, (index, num_segments) = device_segments("hubs"), device_index("hubs")
     num_edges, kernels = index.shape[0], torch.ops.gnnkern
     x, y = rows(num_edges, 3), rows(num_segments, 3)
     argument = torch.zeros(num_segments, 3, dtype=torch.int32, device=DEVICE)
-    yield "reduce", lambda: kernels.segment_reduce(x, indptr, "sum", "triton")
-    yield "select", lambda: kernels.segment_select(x, indptr, "min", "triton")
+    yield "segment_reduce", lambda: kernels.segment_reduce(x, indptr, "sum", backend)
+    yield "segment_reduce select", lambda: kernels.segment_select(x, indptr, "min", backend)
     yield (
-        "select_backward",
-        lambda: kernels.segment_select_backward(y, indptr, argument, num_edges, "triton"),
+        "segment_reduce select_backward",
+        lambda: kernels.segment_select_backward(y, indptr, argument, num_edges, backend),
     )
-    yield "gather", lambda: kernels.segment_gather(y, indptr, num_edges, "triton")
-    yield "segment_softmax", lambda: kernels.segment_softmax(x, indptr, None, "triton")
-    yield "logsumexp", lambda: kernels.segment_logsumexp(x, indptr, True, "triton")
+    yield "segment_gather", lambda: kernels.segment_gather(y, indptr, num_edges, backend)
+    yield "segment_softmax", lambda: kernels.segment_softmax(x, indptr, None, backend)
+    yield "segment_logsumexp", lambda: kernels.segment_logsumexp(x, indptr, True, backend)
     shifts = rows(num_segments, 2, 3)
     yield (
-        "scale_segments",
-        lambda: kernels.scale_by_group(x, indptr, True, shifts, y, True, "triton"),
+        "segment_logsumexp scale",
+        lambda: kernels.scale_by_group(x, indptr, True, shifts, y, True, backend),
     )
     order = index.sort(stable=True).indices
     weight, bias = rows(num_segments, 3, 4), rows(num_segments, 4)
-    yield "matmul", lambda: kernels.segment_matmul(x, indptr, order, weight, bias, "triton")
+    yield "segment_matmul", lambda: kernels.segment_matmul(x, indptr, order, weight, bias, backend)
     grad = rows(num_edges, 4)
-    yield "outer", lambda: kernels.segment_outer(x, grad, indptr, order, "triton")
-    yield "scale", lambda: kernels.scale_by_group(x, index, False, shifts, y, True, "triton")
+    yield "segment_matmul outer", lambda: kernels.segment_outer(x, grad, indptr, order, backend)
+    yield (
+        "scatter_logsumexp scale",
+        lambda: kernels.scale_by_group(x, index, False, shifts, y, True, backend),
+    )
     if DEVICE.type != "cpu":
         # On the CPU an index is checked.
         yield (
             "scatter_logsumexp",
-            lambda: kernels.scatter_logsumexp(x, index, num_segments, True, "triton"),
+            lambda: kernels.scatter_logsumexp(x, index, num_segments, True, backend),
         )
-        yield "types", lambda: kernels.order_by_type(index, num_segments)
-        yield "std", lambda: kernels.scatter_std(x, index, num_segments, True, True, "triton")
-        yield "scatter", lambda: kernels.scatter_reduce(x, index, num_segments, "sum", "triton")
-        yield "scatter_max", lambda: kernels.scatter_select(x, index, num_segments, "max", "triton")
+        yield "gather_matmul types", lambda: kernels.order_by_type(index, num_segments)
+        yield (
+            "scatter_std",
+            lambda: kernels.scatter_std(x, index, num_segments, True, True, backend),
+        )
+        yield (
+            "scatter_reduce",
+            lambda: kernels.scatter_reduce(x, index, num_segments, "sum", backend),
+        )
+        yield (
+            "scatter_reduce max",
+            lambda: kernels.scatter_select(x, index, num_segments, "max", backend),
+        )
 
 
-@pytest.mark.parametrize("calls", [graph_calls, attention_calls, segment_calls])
-def test_no_op_waits_for_the_device(calls):
-    for _, call in calls():
+def implemented(calls, backend):
+    """Those of the calls whose op the backend has."""
+    tables = gnnkern.ops.implementations()
+    for name, call in calls(backend):
+        if backend in [row.backend for row in tables[name.split()[0]]]:
+            yield name, call
+
+
+each_calls = pytest.mark.parametrize("calls", [graph_calls, attention_calls, segment_calls])
+
+
+@each_calls
+def test_no_op_waits_for_the_device(calls, backend):
+    for _, call in implemented(calls, backend):
         if DEVICE.type != "cpu":
             call()
             torch.cuda.set_sync_debug_mode("error")
@@ -188,9 +215,9 @@ def test_no_op_waits_for_the_device(calls):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU")
-@pytest.mark.parametrize("calls", [graph_calls, attention_calls, segment_calls])
-def test_cuda_graphs_capture_every_op(calls):
-    for name, call in calls():
+@each_calls
+def test_cuda_graphs_capture_every_op(calls, backend):
+    for name, call in implemented(calls, backend):
         expected = call()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -208,12 +235,14 @@ def test_cuda_graphs_capture_every_op(calls):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU")
-def test_training_step_is_captured():
+def test_training_step_is_captured(backend):
     g = device_graph("hubs")
     x = rows(g.num_src, 8).requires_grad_()
 
     def step():
-        (grad,) = torch.autograd.grad(gnnkern.spmm(g, x, reduce="max").square().sum(), x)
+        (grad,) = torch.autograd.grad(
+            gnnkern.spmm(g, x, reduce="max", backend=backend).square().sum(), x
+        )
         return grad
 
     expected = step()
@@ -227,24 +256,24 @@ def test_training_step_is_captured():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
-def test_tensors_of_another_device_than_the_current_one():
+def test_tensors_of_another_device_than_the_current_one(backend):
     expected = torch.tensor([[2.0], [1.0]])
     for number in range(2):
         device = torch.device("cuda", number)
         edge_index = torch.tensor([[0, 1, 1], [0, 0, 1]], device=device)
         g = gnnkern.Graph.from_edge_index(edge_index, 2)
-        out = gnnkern.spmm(g, torch.ones(2, 1, device=device), backend="triton")
+        out = gnnkern.spmm(g, torch.ones(2, 1, device=device), backend=backend)
         assert out.device == device
         assert torch.equal(out.cpu(), expected)
 
 
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="a graph on a GPU has its plan")
-def test_waiting_would_be_seen():
-    # A graph on the CPU has no plan for Triton: one is made at each call, and its chunks counted.
+def test_waiting_would_be_seen(backend):
+    # A graph on the CPU has no plan for a GPU: one is made at each call, and its chunks counted.
     g = device_graph("hubs")
     x = rows(g.num_src, 3)
     with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
-        torch.ops.gnnkern.spmm(*g.csr, x, None, "sum", "triton")
+        torch.ops.gnnkern.spmm(*g.csr, x, None, "sum", backend)
 
 
 def _tensors(result):
