@@ -128,7 +128,7 @@ class HaloExchange:
         """Send values of ghosts to their owners, who sum them: what the backward does."""
         self._before_first(received.device)
         call = _Call(self)
-        call.begin_reverse(received.reshape(self.plan.num_ghosts, -1))
+        call.begin_reverse(_flat(received))
         return call.end_reverse().view(self.plan.num_rows, *received.shape[1:])
 
     def _before_first(self, device: torch.device) -> None:
@@ -157,6 +157,10 @@ class HaloExchange:
             edge_index = torch.stack([torch.arange(len(rows), device=rows.device), rows])
             self._gather = Graph.from_edge_index(edge_index, (len(rows), self.plan.num_rows))
         return self._gather
+
+
+def _flat(x: Tensor) -> Tensor:  # [rows, ...] -> [rows, W]
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class _Call:
@@ -194,7 +198,7 @@ class _Call:
 
     def begin(self, rows: Sequence[Tensor]) -> Tensor:  # [g, W], in flight
         plan = self.exchange.plan
-        picked = [x.index_select(0, plan.send_rows).reshape(plan.num_sent, -1) for x in rows]
+        picked = [_flat(x.index_select(0, plan.send_rows)) for x in rows]
         sent = picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
         return self._begin(sent.contiguous(), plan.send_splits, plan.recv_splits, "exchange")
 

@@ -30,6 +30,10 @@ _SLACK = 0.03
 # By how much a part of Fennel may be heavier than the mean, and how often it passes over the nodes.
 FENNEL_SLACK = 0.03
 FENNEL_PASSES = 8
+# Share of the paper's price of load: at the whole of it a grid of 40 thousand nodes in 8 parts is
+# cut by 5.2 % instead of 2.4 %, and a power law with communities by 18.8 % at either (METIS: 1.2 %
+# and 18.0 %). The limit on load holds all the same.
+_PRICE_SHARE = 0.3
 
 
 def metis(
@@ -148,12 +152,12 @@ def fennel(
     other = None if symmetric else graph.reverse
     num_edges = graph.num_edges / 2 if symmetric else graph.num_edges
     # The paper's alpha = sqrt(P) E / N^1.5 and gamma = 1.5; a pass pays the derivative.
-    price = 1.5 * (parts**0.5) * num_edges / num_nodes**1.5
+    price = _PRICE_SHARE * 1.5 * parts**0.5 * num_edges / num_nodes**1.5
     first = int(torch.randint(num_nodes, (1,), generator=torch.Generator().manual_seed(seed)))
     light = None if weight is None else weight.float().contiguous()
     for done in range(passes):
         report(done, passes, f"pass {done + 1} of {passes}")
-        module.fennel_pass(
+        moved = module.fennel_pass(
             _native.INDEX_CODES[graph.index_dtype],
             graph.indptr.data_ptr(),
             graph.indices.data_ptr(),
@@ -167,6 +171,8 @@ def fennel(
             (1.0 + slack) * num_nodes / parts,
             part.data_ptr(),
         )
+        if moved == 0:
+            break
     return part.long()
 
 
