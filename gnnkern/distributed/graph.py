@@ -258,12 +258,14 @@ class PartitionedGraph(Graph):
         pending = self._start({name: arguments[name] for name in sources})
         first, last = self.interior_rows
         inner = outer = None
+        self.traffic.note("interior")
         if last > first or self.num_dst == 0:
             inside = {name: self._inside(arguments[name], place) for name, place in here.items()}
             inner = op(self._interior, **(arguments | inside))
         ghosts: dict[str, Tensor] = {}
         for names, under_way in pending:
             ghosts |= dict(zip(names, under_way.finish(), strict=True))
+        self.traffic.note("boundary")
         if last - first < self.num_dst:
             outside = {name: self._outside(arguments[name], place) for name, place in here.items()}
             for name in sources:
@@ -368,9 +370,13 @@ class PartitionedGraph(Graph):
         """
         out = x.new_zeros((num_nodes, *x.shape[1:]))
         out[self.owned.to(x.device)] = x.detach()
+        return self.sum_over_ranks(out)
+
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all ranks, such as the gradient of a weight."""
         if not self.exchange.is_alone:
-            dist.all_reduce(out, group=self.exchange.group)
-        return out
+            dist.all_reduce(x, group=self.exchange.group)
+        return x
 
 
 class _Anchor(torch.autograd.Function):

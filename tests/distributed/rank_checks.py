@@ -56,3 +56,136 @@ def propagation_is_bitwise(group, how):
                 y, z = gnnkern.spmm(graph, y, weight), gnnkern.spmm(mine, z, weight[mine.local_edges])
                 assert torch.equal(y[mine.owned], z), (name, width, reduce)
                 assert torch.equal(mine.collect(z, graph.num_dst), y)
+
+
+def largest(x):
+    return float(x.abs().max()) if x.numel() else 0.0
+
+
+def assert_near(mine, whole, tolerance, what):
+    assert mine.shape == whole.shape, (what, mine.shape, whole.shape)
+    error = largest(mine - whole)
+    assert error <= tolerance * max(1.0, largest(whole)), (what, error, largest(whole))
+
+
+def values_and_gradients(call, inputs, coefficients):
+    """The result of a call, and the gradient of its product with `coefficients` by every input."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    out = call(*leaves)
+    (out * coefficients).sum().backward()
+    return out.detach(), [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves]
+
+
+class Case:
+    """A call over a graph with tensors on nodes, tensors on edges and tensors of no place."""
+
+    def __init__(self, call, nodes, edges=(), shared=(), result="dst"):
+        self.call, self.result = call, result
+        self.shapes = {"node": nodes, "edge": edges, "shared": shared}
+
+    def tensors(self, graph, dtype):
+        rows = {"node": graph.num_dst, "edge": graph.num_edges}
+        return [
+            (place, normal(*([rows[place]] if place in rows else []), *shape, seed=k, dtype=dtype))
+            for place, shapes in self.shapes.items()
+            for k, shape in enumerate(shapes)
+        ]
+
+    def check(self, graph, mine, dtype, value, gradient, name, modules=()):
+        """Compare this rank's part with the whole: values, gradients, those of the modules."""
+        tensors = self.tensors(graph, dtype)
+        rows = {"node": mine.owned, "edge": mine.local_edges, "shared": slice(None)}
+        place = rows["node" if self.result == "dst" else "edge"]
+        with torch.no_grad():
+            shape = self.call(graph, *(x for _, x in tensors)).shape
+        coefficients = normal(*shape, seed=9, dtype=dtype)
+
+        def of_modules():
+            grads = [p.grad for module in modules for p in module.parameters()]
+            grads = [torch.zeros(()) if grad is None else grad.clone() for grad in grads]
+            for module in modules:
+                module.zero_grad()
+            return grads
+
+        out, grads = values_and_gradients(
+            lambda *given: self.call(graph, *given), [x for _, x in tensors], coefficients
+        )
+        weights = of_modules()
+        my_out, my_grads = values_and_gradients(
+            lambda *given: self.call(mine, *given),
+            [x[rows[where]] for where, x in tensors],
+            coefficients[place],
+        )
+        my_weights = of_modules()
+        assert_near(my_out, out[place], value, (name, "value"))
+        for (where, _), grad, my_grad in zip(tensors, grads, my_grads, strict=True):
+            if where == "shared":
+                mine.sum_over_ranks(my_grad)
+            assert_near(my_grad, grad[rows[where]], gradient, (name, where))
+        for grad, my_grad in zip(weights, my_weights, strict=True):
+            mine.sum_over_ranks(my_grad)
+            assert_near(my_grad, grad, gradient, (name, "weights"))
+
+
+def gat(graph, x, to, at, edge):
+    return gnnkern.gat_attention(graph, x, to, at, edge_score=edge)
+
+
+def gatv2(graph, x, to, edge, att):
+    return gnnkern.gatv2_attention(graph, x, to, att, edge_x=edge)
+
+
+def dot(graph, query, key, value, bias):
+    return gnnkern.dot_attention(graph, query, key, value, edge_bias=bias)
+
+
+def softmax(graph, score):
+    return gnnkern.edge_softmax(graph, score)
+
+
+def sddmm(op, targets=("dst", "src")):
+    def call(graph, one, other):
+        return gnnkern.sddmm(graph, one, other, op=op, targets=targets)
+
+    return call
+
+
+def spmm(op="mul", reduce="sum"):
+    def call(graph, x, weight):
+        return gnnkern.spmm(graph, x, weight, op=op, reduce=reduce)
+
+    return call
+
+
+def of_edges(graph, weight):
+    return gnnkern.spmm(graph, None, weight, reduce="mean")
+
+
+def several(graph, x):
+    return gnnkern.multi_reduce(graph, x, reduces=("mean", "max", "std"))
+
+
+H, D = 2, 5
+OPS = {
+    "spmm": Case(spmm(), [(7,)], [()]),
+    "spmm per head": Case(spmm(reduce="mean"), [(H, D)], [(H,)]),
+    "spmm max": Case(spmm(reduce="max"), [(7,)], [()]),
+    "spmm add": Case(spmm("add"), [(7,)], [(7,)]),
+    "spmm of edges": Case(of_edges, [], [(7,)]),
+    "sddmm dot": Case(sddmm("dot"), [(7,), (7,)], result="edge"),
+    "sddmm add": Case(sddmm("add"), [(H, D), (H, D)], result="edge"),
+    "sddmm of sources": Case(sddmm("mul", ("src", "edge")), [(7,)], [(7,)], result="edge"),
+    "edge_softmax": Case(softmax, [], [(H,)], result="edge"),
+    "gat_attention": Case(gat, [(H, D), (H,), (H,)], [(H,)]),
+    "gatv2_attention": Case(gatv2, [(H, D), (H, D)], [(H, D)], [(H, D)]),
+    "dot_attention": Case(dot, [(H, D), (H, D), (H, D)], [(H,)]),
+    "multi_reduce": Case(several, [(7,)]),
+}
+
+
+def ops_agree(group, how, dtype, value, gradient):
+    """Every op over a graph, values and gradients."""
+    for graph_name in NAMES:
+        graph, mine = my_part(group, graph_name, how)
+        for name, case in OPS.items():
+            case.check(graph, mine, dtype, value, gradient, (graph_name, name))
