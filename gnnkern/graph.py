@@ -265,6 +265,17 @@ class Graph:
             self._cache["edge_index"] = cached
         return cached
 
+    @property
+    def by_edge(self) -> Graph:
+        """The graph in which every edge is a source of its own: edge tensors stand for features."""
+        cached: Graph | None = self._cache.get("by_edge")
+        if cached is None:
+            edges = self.edge_id
+            if edges is None:
+                edges = torch.arange(self.num_edges, dtype=self.index_dtype, device=self.device)
+            cached = self._cache["by_edge"] = Graph(self.indptr, edges, None, self.num_edges)
+        return cached
+
     def prepare(self, backward: bool = True) -> Graph:
         """Compute now what a forward, and with `backward` a gradient, will ask for."""
         if backward:

@@ -31,6 +31,12 @@ def awkward_edges(num_src: int = 12, num_dst: int = 12, num_edges: int = 60) -> 
     return edge_index[:, (edge_index != 3).all(0)]
 
 
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_cast(item, dtype) for item in value)
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 def _leaves(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() and value.layout is torch.strided else []
@@ -85,14 +91,7 @@ def assert_same_layer(
     ours.load_state_dict(theirs.state_dict(), strict=True)
     theirs.load_state_dict(ours.state_dict(), strict=True)
 
-    if isinstance(x, tuple):
-        x = tuple(None if part is None else part.to(dtype) for part in x)
-    else:
-        x = x.to(dtype)
-    options = {
-        name: value.to(dtype) if isinstance(value, Tensor) else value
-        for name, value in options.items()
-    }
+    x, options = _cast(x, dtype), {name: _cast(value, dtype) for name, value in options.items()}
     expected = _run(theirs, x, edges, options)
     if edges.layout is torch.strided:
         graph = gnnkern.Graph.from_edge_index(edges, num_nodes)
