@@ -298,6 +298,15 @@ class Graph:
         """Run an op of `gnnkern.ops` on this graph (see gnnkern/ops/_placement.py)."""
         return op(self, **arguments)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all edges of its nodes are here, in both directions."""
+        return True
+
+    def into_rows(self, indptr: Tensor, indices: Tensor, edge_id: Tensor | None) -> Graph:
+        """The graph of the same edges into other rows: [R + 1], [E], [E] or None, all valid."""
+        return Graph(indptr, indices, edge_id, self.num_src)
+
     def _with_edges(self, edge_index: Tensor) -> Graph:
         """A graph of the same nodes with other edges, counted as in `edge_index`."""
         return Graph.from_edge_index(edge_index, (self.num_src, self.num_dst))

@@ -257,7 +257,7 @@ class _Finish(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, token: Tensor) -> Tensor:
         ctx.call = call
         call.end()
-        return token.view_as(token)
+        return token.detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -72,11 +72,11 @@ class PartitionedGraph(Graph):
         local_edges: Tensor | None,  # [E_local]
     ) -> None:
         """Wrap arrays that are valid already; use one of the `from_` constructors instead."""
-        num_owned = len(owned)
+        num_owned, num_rows = len(owned), len(indptr) - 1
         self.indptr = indptr
         self.indices = indices
         self.edge_id = edge_id
-        self.num_src = self.num_dst = num_owned
+        self.num_src, self.num_dst = num_owned, num_rows
         self.num_edges = len(indices)
         self.owned = owned
         self.exact = exchange
@@ -291,9 +291,11 @@ class PartitionedGraph(Graph):
             for name in sources:
                 outside[name] = torch.cat([arguments[name], ghosts[name]])
             outer = op(self._boundary, **(arguments | outside))
-        elif ghosts:
-            inner = _Anchor.apply(inner, *ghosts.values())
-        return self._join(inner, outer, result)
+        out = self._join(inner, outer, result)
+        wanted = any(x.requires_grad for x in ghosts.values())
+        if wanted and not (isinstance(outer, Tensor) and outer.requires_grad):
+            out = _Anchor.apply(out, *ghosts.values())
+        return out
 
     def _check(self, op: str, arguments: dict[str, Any], places: dict[str, str]) -> None:
         """Raise before anything is sent."""
@@ -354,6 +356,17 @@ class PartitionedGraph(Graph):
 
     # -- derived graphs ----------------------------------------------------------------------------
 
+    @property
+    def is_whole(self) -> bool:
+        """False: the owned nodes' edges out of them are others' rows."""
+        return False
+
+    def into_rows(self, indptr: Tensor, indices: Tensor, edge_id: Tensor | None) -> Graph:
+        """The graph of the same edges into other rows; all of them wait for the ghosts."""
+        return PartitionedGraph(
+            indptr, indices, edge_id, self.owned, (0, 0), self.exact, None
+        ).with_exchange(self.exchange)
+
     def _with_edges(self, edge_index: Tensor) -> Graph:
         sizes = (self.num_src + self.num_ghosts, self.num_dst)
         plain = Graph.from_edge_index(edge_index, sizes)
@@ -399,7 +412,8 @@ class _Anchor(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, *ghosts: Tensor) -> Tensor:
         ctx.shapes = [(x.shape, x.dtype, x.device) for x in ghosts]
-        return out.view_as(out)
+        # The same memory, and no view: what follows may write over it.
+        return out.detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

@@ -21,6 +21,38 @@ def with_edges(layer):
     return layer, {"nodes": [(WIDTH,)], "edges": [(EDGE_WIDTH,)]}
 
 
+def mlp(width):
+    """A linear map, a curve, a linear map."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(width, 5), torch.nn.Tanh(), torch.nn.Linear(5, WIDTH)
+    )
+
+
+class Typed(torch.nn.Module):
+    """A layer of relations, which the edges' numbers stand for."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, graph, number):
+        return self.layer(x, graph, (number * 1000).long() % self.layer.num_relations)
+
+
+class Gated(nn.MessagePassing):
+    """A layer of a user's own: rows of sources, gated by destinations and edges."""
+
+    def __init__(self, width, edge_width):
+        super().__init__(aggr="mean")
+        self.lin = torch.nn.Linear(edge_width, width)
+
+    def forward(self, x, graph, edge_attr):
+        return self.propagate(graph, x=x, edge_attr=edge_attr)
+
+    def message(self, x_i, x_j, edge_attr):
+        return x_j * torch.sigmoid(x_i + self.lin(edge_attr))
+
+
 LAYERS = {
     "gcn": lambda: plain(nn.GCNConv(WIDTH, 4)),
     "gcn without loops": lambda: plain(nn.GCNConv(WIDTH, 4, add_self_loops=False)),
@@ -34,6 +66,26 @@ LAYERS = {
     ),
     "gatv2": lambda: plain(nn.GATv2Conv(WIDTH, 4, heads=2, concat=False)),
     "gatv2 edges": lambda: with_edges(nn.GATv2Conv(WIDTH, 4, edge_dim=EDGE_WIDTH)),
+    "gin": lambda: plain(nn.GINConv(mlp(WIDTH), train_eps=True)),
+    "gine": lambda: with_edges(nn.GINEConv(mlp(WIDTH), edge_dim=EDGE_WIDTH)),
+    "graph": lambda: weighted(nn.GraphConv(WIDTH, 4)),
+    "graph several": lambda: plain(nn.SAGEConv(WIDTH, 4, aggr=["mean", "max", "std"])),
+    "appnp": lambda: plain(nn.APPNP(3, 0.1)),
+    "edge": lambda: plain(nn.EdgeConv(mlp(2 * WIDTH))),
+    "edge max": lambda: plain(nn.EdgeConv(torch.nn.Linear(2 * WIDTH, 4), aggr="max")),
+    "pna": lambda: with_edges(
+        nn.PNAConv(
+            WIDTH,
+            4,
+            aggregators=["mean", "max", "std"],
+            scalers=["identity", "amplification"],
+            deg=torch.tensor([1, 5, 9, 3, 1]),
+            edge_dim=EDGE_WIDTH,
+        )
+    ),
+    "rgcn": lambda: weighted(Typed(nn.RGCNConv(WIDTH, 4, 3))),
+    "rgcn bases": lambda: weighted(Typed(nn.RGCNConv(WIDTH, 4, 3, num_bases=2, aggr="max"))),
+    "message passing": lambda: with_edges(Gated(WIDTH, EDGE_WIDTH)),
     "transformer": lambda: plain(nn.TransformerConv(WIDTH, 4, heads=2, beta=True)),
     "transformer edges": lambda: with_edges(nn.TransformerConv(WIDTH, 4, edge_dim=EDGE_WIDTH)),
 }
