@@ -91,7 +91,7 @@ class PartitionedGraph(Graph):
         outer = torch.cat([indptr[: first + 1], indptr[last + 1 :] - (end - begin)])
         self._boundary = Graph(
             outer,
-            torch.cat([indices[:begin], indices[end:]]),
+            indices[end:] if begin == 0 else torch.cat([indices[:begin], indices[end:]]),
             None,
             num_owned + exchange.plan.num_ghosts,
         )
