@@ -2,14 +2,10 @@
 
 from gnnkern.nn.aggregation import (
     Aggregation,
-    AttentionalAggregation,
-    LSTMAggregation,
     MaxAggregation,
     MeanAggregation,
     MinAggregation,
     MulAggregation,
-    MultiAggregation,
-    SoftmaxAggregation,
     StdAggregation,
     SumAggregation,
     VarAggregation,
@@ -23,7 +19,13 @@ from gnnkern.nn.gcn_conv import GCNConv
 from gnnkern.nn.gin_conv import GINConv, GINEConv
 from gnnkern.nn.graph_conv import GraphConv
 from gnnkern.nn.hetero_conv import HeteroConv
+from gnnkern.nn.learned_aggregation import (
+    AttentionalAggregation,
+    LSTMAggregation,
+    SoftmaxAggregation,
+)
 from gnnkern.nn.message_passing import MessagePassing
+from gnnkern.nn.multi_aggregation import MultiAggregation
 from gnnkern.nn.pna_conv import PNAConv
 from gnnkern.nn.readout import global_add_pool, global_max_pool, global_mean_pool
 from gnnkern.nn.rgcn_conv import RGCNConv

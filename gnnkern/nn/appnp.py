@@ -17,6 +17,8 @@ class APPNP(nn.Module):
     Constructor and `forward` are those of PyG's layer of the same name; there are no parameters.
     The normalisation is computed once per `Graph` and kept there, and each step is one op.
 
+    Ops: one `spmm` for each of K steps.
+
     Args:
         K: Number of steps.
         alpha: Share of the first features in every step.

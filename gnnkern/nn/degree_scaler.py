@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnkern.nn.aggregation import Aggregation, aggregate, make_aggregation
+from gnnkern.nn.aggregation import Aggregation
+from gnnkern.nn.multi_aggregation import Aggr, aggregate, make_aggregation
 from gnnkern.nn.rows import Rows
 
 _SCALERS = ("identity", "amplification", "attenuation", "linear", "inverse_linear")
@@ -39,7 +40,7 @@ class DegreeScalerAggregation(Aggregation):
 
     def __init__(
         self,
-        aggr: str | Sequence[str | nn.Module] | nn.Module,
+        aggr: Aggr,
         scaler: str | Sequence[str],
         deg: Tensor,
         train_norm: bool = False,

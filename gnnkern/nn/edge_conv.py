@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.aggregation import (
-    MaxAggregation,
-    MinAggregation,
-    aggr_names,
-    aggregate,
-    make_aggregation,
-)
+from gnnkern.nn.aggregation import MaxAggregation, MinAggregation
 from gnnkern.nn.inputs import as_ends
-from gnnkern.nn.linear import reset_parameters_of, run_all, split_first_linear
+from gnnkern.nn.linear import run_all, split_first_linear
+from gnnkern.nn.multi_aggregation import Aggr, AggregatingLayer, aggregate
 from gnnkern.nn.rows import Messages
 from gnnkern.ops.sddmm import sddmm
 
 _NEVER_FALL = (nn.Identity, nn.ReLU, nn.Sigmoid, nn.Tanh)
 
 
-class EdgeConv(nn.Module):
+class EdgeConv(AggregatingLayer):
     """`out[v] = max over edges (u, v) of nn([x[v], x[u] - x[v]])`.
 
     Constructor, `forward` and `state_dict` (`nn.*`) are those of PyG's layer of the same name;
@@ -34,6 +27,8 @@ class EdgeConv(nn.Module):
     nodes are. Where nothing follows, or only activations that never fall under a max or min, the
     layer is one op; otherwise the rest of `nn` sees edges x width of the map.
 
+    Ops: one `spmm`; with layers behind the first `sddmm`, these layers, `spmm`.
+
     Args:
         nn: The network, of rows twice as wide as x.
         aggr: "max", or what else `SAGEConv` takes.
@@ -41,18 +36,9 @@ class EdgeConv(nn.Module):
     Source: Wang et al., "Dynamic graph CNN for learning on point clouds", 2019.
     """
 
-    def __init__(
-        self, nn: nn.Module, aggr: str | Sequence[str | nn.Module] | nn.Module = "max"
-    ) -> None:
-        super().__init__()
+    def __init__(self, nn: nn.Module, aggr: Aggr = "max") -> None:
+        super().__init__(aggr)
         self.nn = nn
-        self.aggr_module = make_aggregation("EdgeConv", aggr)
-        self.aggr = aggr_names(aggr)
-
-    def reset_parameters(self) -> None:
-        """Draw all weights again."""
-        reset_parameters_of(self.nn)
-        reset_parameters_of(self.aggr_module)
 
     def forward(
         self,

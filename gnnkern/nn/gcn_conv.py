@@ -20,6 +20,8 @@ class GCNConv(nn.Module):
     same name. One difference: PyG 2.8 weighs the loops of `improved` by 2 only where
     `edge_weight` is given, here they always are.
 
+    Ops: one `spmm`.
+
     Args:
         in_channels: Input width, or -1 to take that of the first input.
         out_channels: Output width.

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.aggregation import (
-    MeanAggregation,
-    SumAggregation,
-    aggr_names,
-    aggregate,
-    make_aggregation,
-)
+from gnnkern.nn.aggregation import MeanAggregation, SumAggregation
 from gnnkern.nn.inputs import as_ends, sparse_values
-from gnnkern.nn.linear import make_linear, reset_parameters_of, run_all, split_first_linear
+from gnnkern.nn.linear import make_linear, run_all, split_first_linear
+from gnnkern.nn.multi_aggregation import Aggr, AggregatingLayer, aggregate
 from gnnkern.nn.rows import Messages
 
 __all__ = ["GINConv", "GINEConv"]
 
 
-class _Isomorphism(nn.Module):
+class _Isomorphism(AggregatingLayer):
     """What both layers own: the network, epsilon and the aggregation."""
 
     eps: Tensor
@@ -33,16 +26,13 @@ class _Isomorphism(nn.Module):
         nn_: nn.Module,
         eps: float,
         train_eps: bool,
-        aggr: str | Sequence[str | nn.Module] | nn.Module,
+        aggr: Aggr,
     ) -> None:
-        super().__init__()
-        name = type(self).__name__
+        super().__init__(aggr)
         if not callable(nn_):
-            raise TypeError(f"{name}: nn must be a module, got {type(nn_).__name__}")
+            raise TypeError(f"{type(self).__name__}: nn must be a module, got {type(nn_).__name__}")
         self.nn = nn_
         self.initial_eps = eps
-        self.aggr_module = make_aggregation(name, aggr)
-        self.aggr = aggr_names(aggr)
         if train_eps:
             self.eps = nn.Parameter(torch.full((1,), float(eps)))
         else:
@@ -50,8 +40,7 @@ class _Isomorphism(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights again and set epsilon to its first value."""
-        for child in self.children():
-            reset_parameters_of(child)
+        super().reset_parameters()
         nn.init.constant_(self.eps, self.initial_eps)
 
     def _with_own(self, out: Tensor, x_dst: Tensor | None) -> Tensor:
@@ -72,6 +61,8 @@ class GINConv(_Isomorphism):
     rows narrower: then it is of rows of the map's width. The values of a sparse matrix given as
     `edge_index` are ignored.
 
+    Ops: one `spmm`.
+
     Args:
         nn: The network, such as an MLP.
         eps: Epsilon, at first.
@@ -87,7 +78,7 @@ class GINConv(_Isomorphism):
         eps: float = 0.0,
         train_eps: bool = False,
         *,
-        aggr: str | Sequence[str | nn.Module] | nn.Module = "add",
+        aggr: Aggr = "add",
     ) -> None:
         super().__init__(nn, eps, train_eps, aggr)
 
@@ -130,13 +121,12 @@ class GINEConv(_Isomorphism):
     The messages are made, as one tensor of edges x width beside `edge_attr`: their ReLU is no part
     of an op.
 
+    Ops: `sddmm`, ReLU, `spmm`.
+
     Args:
-        nn: The network, such as an MLP.
-        eps: Epsilon, at first.
-        train_eps: Whether it is a parameter.
+        nn, eps, train_eps, aggr: As for `GINConv`.
         edge_dim: Width of `edge_attr`, which a linear map then brings to that of x; None: it is
             that of x.
-        aggr: What takes the place of the sum: what `SAGEConv` takes.
 
     Source: Hu et al., "Strategies for pre-training graph neural networks", 2020.
     """
@@ -148,7 +138,7 @@ class GINEConv(_Isomorphism):
         train_eps: bool = False,
         edge_dim: int | None = None,
         *,
-        aggr: str | Sequence[str | nn.Module] | nn.Module = "add",
+        aggr: Aggr = "add",
     ) -> None:
         super().__init__(nn, eps, train_eps, aggr)
         self.lin = None if edge_dim is None else make_linear(edge_dim, _width(nn), bias=True)

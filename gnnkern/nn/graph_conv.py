@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnkern.graph import Graph
-from gnnkern.nn.aggregation import aggr_names, aggregate_mapped, make_aggregation
 from gnnkern.nn.inputs import as_ends, sparse_values
-from gnnkern.nn.linear import make_linear, reset_parameters_of
+from gnnkern.nn.linear import make_linear
+from gnnkern.nn.multi_aggregation import Aggr, AggregatingLayer, aggregate_mapped
 from gnnkern.nn.rows import Messages
 
 
-class GraphConv(nn.Module):
+class GraphConv(AggregatingLayer):
     """`out[v] = W_rel sum over edges e = (u, v) of w_e x[u] + bias + W_root x[v]`.
 
     Constructor, `forward` and `state_dict` (`lin_rel.weight`, `lin_rel.bias`, `lin_root.weight`)
     are those of PyG's layer of the same name.
 
     The weighted sum is one op; where `W_rel` makes the rows narrower, it is applied before.
+
+    Ops: one `spmm`.
 
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
@@ -36,22 +36,15 @@ class GraphConv(nn.Module):
         self,
         in_channels: int | tuple[int, int],
         out_channels: int,
-        aggr: str | Sequence[str | nn.Module] | nn.Module = "add",
+        aggr: Aggr = "add",
         bias: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(aggr)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.aggr_module = make_aggregation("GraphConv", aggr)
-        self.aggr = aggr_names(aggr)
         src, dst = (in_channels, in_channels) if isinstance(in_channels, int) else in_channels
         self.lin_rel = make_linear(src, out_channels, bias=bias)
         self.lin_root = make_linear(dst, out_channels, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Draw all weights again."""
-        for child in self.children():
-            reset_parameters_of(child)
 
     def forward(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnkern.nn.linear import reset_parameters_of
+from gnnkern.nn.layer import Layer
 
 EdgeType = tuple[str, str, str]
 
@@ -27,11 +27,13 @@ def _key(edge_type: EdgeType) -> str:
     return f"<{'___'.join(edge_type)}>".replace(".", "#")
 
 
-class HeteroConv(nn.Module):
+class HeteroConv(Layer):
     """Every relation's layer on its own nodes and edges; results per destination type are combined.
 
     Constructor, `forward` and `state_dict` (`convs.<src___relation___dst>.*`) are those of PyG's
     class of the same name.
+
+    Ops: those of the layers.
 
     Args:
         convs: A layer for each (source type, relation, destination type).
@@ -67,11 +69,6 @@ class HeteroConv(nn.Module):
         self.edge_types = list(convs)
         self.convs = _ByEdgeType({_key(edge_type): conv for edge_type, conv in convs.items()})
         self.aggr = aggr
-
-    def reset_parameters(self) -> None:
-        """Draw all weights again."""
-        for conv in self.convs.values():
-            reset_parameters_of(conv)
 
     def forward(
         self, *args_dict: Mapping[Any, Any], **kwargs_dict: Mapping[Any, Any]

@@ -58,16 +58,6 @@ def glorot_(tensor: Tensor) -> None:  # [..., fan_in, fan_out]
         tensor.uniform_(-bound, bound)
 
 
-def reset_parameters_of(module: nn.Module) -> None:
-    """Draw the weights of a module again: its own way, or that of its children."""
-    reset = getattr(module, "reset_parameters", None)
-    if callable(reset):
-        reset()
-        return
-    for child in module.children():
-        reset_parameters_of(child)
-
-
 def split_first_linear(module: nn.Module) -> tuple[nn.Linear, list[nn.Module]] | None:
     """Return the linear map that a network begins with, and what follows it.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.aggregation import aggr_names, aggregate, make_aggregation
 from gnnkern.nn.inputs import as_graph, sparse_values
-from gnnkern.nn.linear import reset_parameters_of
+from gnnkern.nn.layer import Layer
+from gnnkern.nn.multi_aggregation import Aggr, aggr_names, aggregate, make_aggregation
 from gnnkern.nn.rows import Messages, Rows, Scattered, Segments
 from gnnkern.ops.sddmm import sddmm
 
@@ -21,7 +21,7 @@ _REQUIRED = inspect.Parameter.empty
 _Names = tuple[tuple[str, Any], ...]
 
 
-class MessagePassing(nn.Module):
+class MessagePassing(Layer):
     """`out[v] = update(aggregate over edges e = (u, v) of message(x[v], x[u], e))`.
 
     A subclass calls `propagate(edge_index, x=..., ...)` in its `forward` and defines `message`,
@@ -44,6 +44,8 @@ class MessagePassing(nn.Module):
     and its layer is one op, without a tensor of edges x width. A `message` that takes `x_j` gets
     it made, and what it returns is reduced by one op.
 
+    Ops: one `spmm` for declared messages; for made ones a `sddmm` for each of x_i and x_j too.
+
     Args:
         aggr: "sum" (or "add"), "mean", "max", "min", "mul", "var", "std", "softmax", "lstm", an
             aggregation, a list of these, or None where the subclass defines `aggregate`.
@@ -56,7 +58,7 @@ class MessagePassing(nn.Module):
 
     def __init__(
         self,
-        aggr: str | Sequence[str | nn.Module] | nn.Module | None = "sum",
+        aggr: Aggr | None = "sum",
         *,
         aggr_kwargs: dict[str, Any] | None = None,
         flow: str = "source_to_target",
@@ -68,10 +70,11 @@ class MessagePassing(nn.Module):
             raise ValueError(f"{name}: flow must be one of {', '.join(_FLOWS)}, got {flow!r}")
         if node_dim not in (0, -2):
             raise ValueError(f"{name}: node_dim must be 0 or -2, got {node_dim}")
-        self.aggr = None if aggr is None else aggr_names(aggr)
-        self.aggr_module = (
-            None if aggr is None else make_aggregation(name, aggr, **(aggr_kwargs or {}))
-        )
+        self.aggr: str | list[str] | None = None
+        self.aggr_module: nn.Module | None = None
+        if aggr is not None:
+            self.aggr = aggr_names(aggr)
+            self.aggr_module = make_aggregation(name, aggr, **(aggr_kwargs or {}))
         self.flow = flow
         self.node_dim = node_dim
         self._message_names = _names_of(self.message)
@@ -80,11 +83,6 @@ class MessagePassing(nn.Module):
         self._edge_update_names = _names_of(self.edge_update)
         self._aggregates = type(self).aggregate is MessagePassing.aggregate
         self._copies = self._aggregates and type(self).message is MessagePassing.message
-
-    def reset_parameters(self) -> None:
-        """Draw the weights of the aggregation again."""
-        if self.aggr_module is not None:
-            reset_parameters_of(self.aggr_module)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call `propagate`; a subclass must define this."""
@@ -237,7 +235,7 @@ class _Arguments:
                 self.gathered[name] = self._gather(base, end)
             return self.gathered[name]
         found = self.given.get(name, default)
-        if found in (None, _REQUIRED) and self.values is not None:
+        if (found is None or found is _REQUIRED) and self.values is not None:
             if name in ("edge_weight", "edge_type"):
                 return self.values
             if name == "edge_attr":

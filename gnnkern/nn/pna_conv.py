@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.aggregation import aggregate
 from gnnkern.nn.degree_scaler import DegreeScalerAggregation
 from gnnkern.nn.inputs import as_graph, sparse_values
-from gnnkern.nn.linear import make_linear, reset_parameters_of, run_all
+from gnnkern.nn.layer import Layer
+from gnnkern.nn.linear import make_linear, run_all
+from gnnkern.nn.multi_aggregation import aggregate
 from gnnkern.nn.rows import Messages
 
 
-class PNAConv(nn.Module):
+class PNAConv(Layer):
     """`out[v] = lin(post([x[v], scaled statistics over (u, v) of pre([x[v], x[u], e_uv])]))`.
 
     Every tower has its own `pre` and `post`, and `lin` mixes them.
@@ -31,6 +32,8 @@ class PNAConv(nn.Module):
     of edges x width is made. With edge features, or more layers, one such tensor of towers x width
     is made beside the maps of the edges. The scaled copies of the statistics are not made: `post`
     is applied to the statistics. Hooks on the first map of `pre` and of `post` are not called.
+
+    Ops: one `multi_reduce`; with edge features or layers behind the first `sddmm` before it.
 
     Args:
         in_channels: Input width.
@@ -98,11 +101,6 @@ class PNAConv(nn.Module):
             network(post_width, self.F_out, post_layers) for _ in range(towers)
         )
         self.lin = make_linear(out_channels, out_channels, bias=True)
-
-    def reset_parameters(self) -> None:
-        """Draw all weights again."""
-        for child in self.children():
-            reset_parameters_of(child)
 
     def forward(
         self,

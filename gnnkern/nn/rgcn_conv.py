@@ -27,6 +27,8 @@ class RGCNConv(nn.Module):
     and a source, a mean or sum maps those first, and then reduces them; that is found out for
     `Relations`, which are made once. Either way three ops, whatever the number of relations.
 
+    Ops: `spmm`, `segment_matmul` (`gather_matmul` of blocks), `spmm`.
+
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; without
             features, the number of nodes.

@@ -72,7 +72,7 @@ class Messages(Rows):
     """`own[v] + x[u] op edge[e]` of every edge e = (u, v), not made.
 
     Only what is asked for is computed, in one walk over the edges wherever there is an op for it:
-    sum, mean, max and min always; several reductions and variances where there is no `edge`. `own`
+    a sum, mean, max or min always; several at once, and variances, where there is no `edge`. `own`
     is the same for all messages into a node and is added to what they reduce to.
 
     Args:
@@ -103,13 +103,11 @@ class Messages(Rows):
         """Return several reductions, in one walk over the edges if possible."""
         if len(reduces) == 1 and reduces[0] != "var":
             return [self.reduce(reduces[0])]
-        if self.edge is None:
-            graph, x = self.graph, self.x
-        elif self.x is None or "var" in reduces:
-            # No op has the squares of messages with two operands.
-            graph, x = self.graph.by_edge, self._without_own()
-        else:
-            return [self.reduce(reduce) for reduce in reduces]
+        graph, x = self.graph, self.x
+        if self.edge is not None:
+            # No op has the squares of messages with two operands; and made once, they have one
+            # gradient instead of one for each reduction.
+            graph, x = graph.by_edge, self._without_own()
         assert x is not None
         out = multi_reduce(graph, x.flatten(1), reduces=tuple(reduces))  # [num_dst, R, F]
         outs = out.unflatten(2, x.shape[1:]).unbind(1)

@@ -1,24 +1,23 @@
 """GraphSAGE: a linear map of what the neighbours reduce to, plus one of the node itself."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnkern.graph import Graph
-from gnnkern.nn.aggregation import (
-    MultiAggregation,
-    aggr_names,
-    aggregate_mapped,
-    make_aggregation,
-)
 from gnnkern.nn.inputs import as_ends
-from gnnkern.nn.linear import make_linear, reset_parameters_of
+from gnnkern.nn.linear import make_linear
+from gnnkern.nn.multi_aggregation import (
+    Aggr,
+    AggregatingLayer,
+    MultiAggregation,
+    aggregate_mapped,
+)
 from gnnkern.nn.rows import Messages
 
 
-class SAGEConv(nn.Module):
+class SAGEConv(AggregatingLayer):
     """`out[v] = W_l reduce over edges (u, v) of x[u] + bias + W_r x[v]`.
 
     Constructor, `forward` and `state_dict` (`lin_l.weight`, `lin_l.bias`, `lin_r.weight`, `lin.*`
@@ -29,6 +28,8 @@ class SAGEConv(nn.Module):
     the edges are walked. A node without in-edges reduces to 0 (1 for "mul"; what its LSTM makes of
     rows of 0 for "lstm"). Several aggregations are one op. The values of a sparse matrix given as
     `edge_index` are ignored.
+
+    Ops: one `spmm`; for several aggregations one `multi_reduce`.
 
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
@@ -49,7 +50,7 @@ class SAGEConv(nn.Module):
         self,
         in_channels: int | tuple[int, int],
         out_channels: int,
-        aggr: str | Sequence[str | nn.Module] | nn.Module = "mean",
+        aggr: Aggr = "mean",
         normalize: bool = False,
         root_weight: bool = True,
         project: bool = False,
@@ -57,15 +58,13 @@ class SAGEConv(nn.Module):
         *,
         aggr_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         src, dst = (in_channels, in_channels) if isinstance(in_channels, int) else in_channels
         options = aggr_kwargs or {}
         if isinstance(aggr, str) and aggr == "lstm":
             options = {"in_channels": src, "out_channels": src, **options}
-        self.aggr_module = make_aggregation("SAGEConv", aggr, **options)
+        super().__init__(aggr, **options)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.aggr = aggr_names(aggr)
         self.normalize = normalize
         self.root_weight = root_weight
         self.project = project
@@ -79,15 +78,6 @@ class SAGEConv(nn.Module):
         self.lin_l = make_linear(width, out_channels, bias=bias)
         if root_weight:
             self.lin_r = make_linear(dst, out_channels, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Draw all weights again."""
-        reset_parameters_of(self.aggr_module)
-        if self.project:
-            self.lin.reset_parameters()
-        self.lin_l.reset_parameters()
-        if self.root_weight:
-            self.lin_r.reset_parameters()
 
     def forward(
         self,
