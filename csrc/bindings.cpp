@@ -14,6 +14,7 @@
 #include <new>
 
 #include "cpu/column_blocks.h"
+#include "cpu/fennel.h"
 #include "cpu/parallel.h"
 #include "cpu/runtime.h"
 #include "cpu/sort_edges.h"
@@ -729,6 +730,23 @@ void bind_make_plan(int type, Address indptr, int64_t num_rows, int64_t num_edge
   make_plan(index_type(type), at(indptr), num_rows, num_edges, at<int64_t>(plan));
 }
 
+int64_t bind_fennel_pass(int type, Address indptr, Address indices, Address rev_indptr,
+                         Address rev_indices, int64_t num_nodes, int64_t num_parts,
+                         int64_t first_node, Address weight, double price, double capacity,
+                         Address part) {
+  if (num_parts < 1) throw py::value_error("there must be a part");
+  const FennelArgs args{index_type(type),        at(indptr), at(indices), at(rev_indptr),
+                        at(rev_indices),         num_nodes,  num_parts,   first_node,
+                        at<const float>(weight), price,      capacity,    at<int32_t>(part)};
+  py::gil_scoped_release release;
+  return fennel_pass(args);
+}
+
+bool bind_is_symmetric(int type, Address indptr, Address indices, int64_t num_nodes) {
+  py::gil_scoped_release release;
+  return is_symmetric(index_type(type), at(indptr), at(indices), num_nodes);
+}
+
 py::dict build_info() {
   py::dict info;
   info["version"] = GNNKERN_VERSION;
@@ -776,6 +794,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("make_plan", &bind_make_plan);
   m.def("indptr_edges", &bind_indptr_edges);
   m.def("plan_length", &plan_length);
+  m.def("fennel_pass", &bind_fennel_pass);
+  m.def("is_symmetric", &bind_is_symmetric);
   m.def("set_isa", &set_isa);
   m.def("set_column_blocks", &set_column_blocks);
   m.def("is_much_read", &is_much_read);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -295,6 +296,37 @@ class Graph:
             _ = self.reverse
         return self
 
+    # -- what a graph whose nodes lie elsewhere does in its own way --------------------------------
+
+    def at_sources(self, x: Tensor) -> Tensor:
+        """The rows that `edge_index[0]` counts, of a tensor [num_src, ...]: here x itself."""
+        return x
+
+    def run_op(
+        self,
+        op: Callable[..., Any],
+        arguments: dict[str, Any],
+        places: dict[str, str],
+        result: str,
+    ) -> Any:
+        """Run an op of `gnnkern.ops` on this graph (see gnnkern/ops/_placement.py)."""
+        return op(self, **arguments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all edges of its nodes are here, in both directions."""
+        return True
+
+    def into_rows(self, indptr: Tensor, indices: Tensor, edge_id: Tensor | None) -> Graph:
+        """The graph of the same edges into other rows: [R + 1], [E], [E] or None, all valid."""
+        return Graph(indptr, indices, edge_id, self.num_src)
+
+    def _with_edges(self, edge_index: Tensor) -> Graph:
+        """A graph of the same nodes with other edges, counted as in `edge_index`."""
+        return Graph.from_edge_index(edge_index, (self.num_src, self.num_dst))
+
+    # ----------------------------------------------------------------------------------------------
+
     def to(self, device: torch.device | str) -> Graph:
         """The same graph on another device; itself where it is there already."""
         device = torch.device(device)
@@ -340,7 +372,7 @@ class Graph:
         if cached is None:
             src, dst = self.edge_index
             kept = (src != dst).nonzero().squeeze(1)
-            graph = Graph.from_edge_index(self.edge_index[:, kept], (self.num_src, self.num_dst))
+            graph = self._with_edges(self.edge_index[:, kept])
             cached = self._cache["without_loops"] = (graph, kept)
         return cached
 
@@ -373,7 +405,7 @@ class Graph:
         if graph is None:
             nodes = torch.arange(self.num_dst, device=self.device).expand(2, -1)
             edge_index = torch.cat((self.edge_index[:, kept], nodes), 1)
-            graph = self._cache["with_loops"] = Graph.from_edge_index(edge_index, self.num_dst)
+            graph = self._cache["with_loops"] = self._with_edges(edge_index)
         if edge_attr is None:
             return graph
         if edge_attr.shape[:1] != (self.num_edges,):
@@ -433,7 +465,7 @@ class Graph:
         wide = weight.to(_native.accumulate_dtype(weight.dtype))
         degree = wide.new_zeros(self.num_dst).index_add(0, dst, wide)
         scale = degree.pow(-0.5).masked_fill(degree == 0, 0.0)
-        return (scale[src] * wide * scale[dst]).to(weight.dtype)
+        return (self.at_sources(scale)[src] * wide * scale[dst]).to(weight.dtype)
 
 
 def _check_index(who: str, name: str, tensor: object) -> None:

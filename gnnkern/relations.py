@@ -78,7 +78,7 @@ class Relations:
         pair_begins = is_first.nonzero().squeeze(1)  # [P + 1]
         sources = graph.indices.index_select(0, order)
         dtype = graph.index_dtype
-        gather = Graph(pair_begins.to(dtype), sources, edges.to(dtype), graph.num_src)
+        gather = graph.into_rows(pair_begins.to(dtype), sources, edges.to(dtype))
         ends = destinations.index_select(0, pair_begins[:-1])  # [P]
         pairs = torch.stack([torch.arange(len(ends), device=graph.device), ends])
         merge = Graph.from_edge_index(pairs, (len(ends), graph.num_dst))

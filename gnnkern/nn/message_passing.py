@@ -283,6 +283,7 @@ class _Arguments:
             return data
         self._check(base, data, rows)
         if not data.is_floating_point():
+            data = self.graph.at_sources(data) if end == "_j" else data
             return data.index_select(0, self.graph.edge_index[0 if end == "_j" else 1])
         wide = data if data.dim() > 1 else data.unsqueeze(1)
         if end == "_j":

@@ -126,6 +126,7 @@ class RGCNConv(nn.Module):
         self._check_nodes(relations.graph, x_src, x_dst)
         if x_src.is_floating_point():
             kept = relations is edge_index and _REDUCE[self.aggr] in ("mean", "sum")
+            kept = kept and relations.graph.is_whole
             if kept and relations.by_source.num_pairs < relations.num_pairs:
                 out = self._map_first(relations, x_src)
             else:
@@ -201,8 +202,9 @@ class RGCNConv(nn.Module):
         if self.num_blocks is not None:
             raise ValueError("RGCNConv: num_blocks needs x to be features, got node ids")
         rows = self._matrices().flatten(0, 1)  # [R * in, out]
-        sources = relations.graph.edge_index[0]
-        row = relations.edge_type * self.in_channels_l + ids.index_select(0, sources)
+        graph = relations.graph
+        ids = graph.at_sources(ids).index_select(0, graph.edge_index[0])  # [E]
+        row = relations.edge_type * self.in_channels_l + ids
         gather = relations.gather
         pair = gather.edge_index[1]
         table = Graph.from_edge_index(torch.stack([row, pair]), (rows.shape[0], gather.num_dst))

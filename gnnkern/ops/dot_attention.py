@@ -36,6 +36,7 @@ from gnnkern.ops._operator import (
     first_derivative_only,
     needs_gradient,
 )
+from gnnkern.ops._placement import placed
 from gnnkern.reference.dot_attention import dot_attention_reference
 
 __all__ = ["dot_attention"]
@@ -338,6 +339,7 @@ class _DotAttention(torch.autograd.Function):
 # -- public ----------------------------------------------------------------------------------------
 
 
+@placed("dst", query="dst", key="src", value="src", edge_bias="edge", edge_x="edge")
 def dot_attention(
     g: Graph,
     query: Tensor,  # [num_dst, H, D]

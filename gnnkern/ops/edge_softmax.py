@@ -25,6 +25,7 @@ from gnnkern.ops._operator import (
     first_derivative_only,
     needs_gradient,
 )
+from gnnkern.ops._placement import placed
 from gnnkern.reference.edge_softmax import edge_softmax_reference
 
 __all__ = ["edge_softmax"]
@@ -111,6 +112,7 @@ class _EdgeSoftmax(torch.autograd.Function):
 # -- public ----------------------------------------------------------------------------------------
 
 
+@placed("edge", score="edge")
 def edge_softmax(
     g: Graph,
     score: Tensor,  # [E] or [E, H]

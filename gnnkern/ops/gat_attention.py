@@ -37,6 +37,7 @@ from gnnkern.ops._operator import (
     first_derivative_only,
     needs_gradient,
 )
+from gnnkern.ops._placement import placed
 from gnnkern.reference.gat_attention import gat_attention_reference
 
 __all__ = ["gat_attention"]
@@ -324,6 +325,7 @@ class _GatAttention(torch.autograd.Function):
 # -- public ----------------------------------------------------------------------------------------
 
 
+@placed("dst", x="src", score_src="src", score_dst="dst", edge_score="edge")
 def gat_attention(
     g: Graph,
     x: Tensor,  # [num_src, H, D]

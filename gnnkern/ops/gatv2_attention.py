@@ -36,6 +36,7 @@ from gnnkern.ops._operator import (
     first_derivative_only,
     needs_gradient,
 )
+from gnnkern.ops._placement import placed
 from gnnkern.reference.gatv2_attention import gatv2_attention_reference
 
 __all__ = ["gatv2_attention"]
@@ -290,6 +291,7 @@ class _Gatv2Attention(torch.autograd.Function):
 # -- public ----------------------------------------------------------------------------------------
 
 
+@placed("dst", x_src="src", x_dst="dst", edge_x="edge")
 def gatv2_attention(
     g: Graph,
     x_src: Tensor,  # [num_src, H, D]

@@ -32,6 +32,7 @@ from gnnkern.ops._operator import (
     first_derivative_only,
     needs_gradient,
 )
+from gnnkern.ops._placement import placed
 from gnnkern.ops.spmm import REDUCES as SPMM_REDUCES
 from gnnkern.ops.spmm import spmm
 from gnnkern.reference.multi_reduce import multi_reduce_reference
@@ -235,6 +236,7 @@ class _SumAndMean(torch.autograd.Function):
 # -- public ----------------------------------------------------------------------------------------
 
 
+@placed("dst", x="src")
 def multi_reduce(
     g: Graph,
     x: Tensor,  # [num_src, F] or [num_src, H, D]

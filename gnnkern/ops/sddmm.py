@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from gnnkern.ops._linear import dot_edges
 from gnnkern.ops._message_ops import on_edges_op
 from gnnkern.ops._messages import edge_product, spread
 from gnnkern.ops._operator import cast_for_autocast, define, is_tracked
+from gnnkern.ops._placement import placed
 from gnnkern.reference._precision import widen
 from gnnkern.reference.sddmm import sddmm_reference
 
@@ -101,6 +103,12 @@ _sddmm_op = define(
 # -- public ----------------------------------------------------------------------------------------
 
 
+def _places(arguments: dict[str, Any]) -> dict[str, str]:
+    ends = _check_targets(arguments.get("targets", ("dst", "src")))
+    return dict(zip(("x_dst", "x_src"), ends, strict=True))
+
+
+@placed("edge", by_arguments=_places)
 def sddmm(
     g: Graph,
     x_dst: Tensor | None,  # [num_dst, F], [num_dst, H, D] or [num_dst, ...]

@@ -34,6 +34,7 @@ from gnnkern.ops._operator import (
     is_tracked,
     needs_gradient,
 )
+from gnnkern.ops._placement import placed
 from gnnkern.reference.spmm import spmm_reference
 
 __all__ = ["spmm"]
@@ -313,6 +314,7 @@ def _reverse_for_select(g: Graph, name: str) -> Csr | None:
 # -- public ----------------------------------------------------------------------------------------
 
 
+@placed("dst", x="src", weight="edge")
 def spmm(
     g: Graph,
     x: Tensor | None,  # [num_src, F], [num_src, H, D] or [num_src, ...]

@@ -1,0 +1,292 @@
+"""`HaloExchange`: rows of other ranks, differentiable, while interior rows are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gnnkern.distributed.hierarchy import LEVELS
+from gnnkern.distributed.plan import HaloPlan
+from gnnkern.graph import Graph
+from gnnkern.ops.spmm import spmm
+
+__all__ = ["Arriving", "Exchange", "HaloExchange", "Pending", "Traffic"]
+
+
+@dataclass
+class Traffic:
+    """What a rank has sent, per kind of link, counted where rows are handed to the process group.
+
+    Attributes:
+        bytes: Bytes sent.
+        rows: Rows sent.
+        exchanges: Exchanges, of either direction.
+        events: Where a list, every start and end of an exchange is appended, in order.
+    """
+
+    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0))
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0))
+    exchanges: int = 0
+    events: list[str] | None = None
+
+    def reset(self) -> None:
+        """Count from zero again."""
+        self.bytes = dict.fromkeys(LEVELS, 0)
+        self.rows = dict.fromkeys(LEVELS, 0)
+        self.exchanges = 0
+        if self.events is not None:
+            self.events.clear()
+
+    def add(self, rows: dict[str, int], row_bytes: int) -> None:
+        """Count one exchange."""
+        self.exchanges += 1
+        for level, count in rows.items():
+            self.rows[level] += count
+            self.bytes[level] += count * row_bytes
+
+    def note(self, event: str) -> None:
+        """Append to the events, where somebody wants them."""
+        if self.events is not None:
+            self.events.append(event)
+
+
+class Arriving(Protocol):
+    """Ghosts' rows on their way."""
+
+    def finish(self) -> list[Tensor]:
+        """Wait for them, [g, ...] for each tensor that was sent."""
+        ...
+
+
+class Exchange(Protocol):
+    """What brings ghosts' rows: from their owners, or from what is known of them."""
+
+    def start(self, rows: Sequence[Tensor]) -> Arriving:
+        """Begin with rows [n, ...] of tensors; between this and `finish` there is other work."""
+        ...
+
+
+class HaloExchange:
+    """Brings a rank the rows of its ghosts; the gradient goes the same way back.
+
+    `exchange(x)` is the ghosts' rows. `start` and `Pending.finish` are its two halves, with room
+    for work between them; in the backward the gradient's exchange starts at `finish` and is waited
+    for at `start`, so that what lay between lies between again. Every exchange has its backward on
+    every rank, or on none: whether x needs a gradient is the same everywhere, and nothing else is
+    asked.
+
+    The first exchange compares the ranks' plans (`HaloPlan.check`).
+
+    Args:
+        plan: Which rows go where.
+        group: The process group; by default the one of `torch.distributed`. Without one (a single
+            process, no `init_process_group`) the plan must be that of one part.
+        traffic: Where to count; by default a count of its own.
+
+    Numerics: rows arrive bit for bit. Gradients that return to one row are summed by receiver, in
+    the order of ranks, and repeat bit for bit.
+    """
+
+    def __init__(
+        self,
+        plan: HaloPlan,
+        group: dist.ProcessGroup | None = None,
+        traffic: Traffic | None = None,
+    ) -> None:
+        self.plan = plan
+        self.group = group
+        self.traffic = Traffic() if traffic is None else traffic
+        self.checked = False
+        self._gather: Graph | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:  # [n, ...] -> [g, ...]
+        """The ghosts' rows."""
+        (ghosts,) = self.start([x]).finish()
+        return ghosts
+
+    def start(self, rows: Sequence[Tensor]) -> Pending:
+        """Send rows of tensors [n, ...]; those of one dtype go in one message per pair of ranks.
+
+        Raises:
+            ValueError: a tensor has another number of rows, or devices differ.
+            PlanMismatch: the ranks' plans are not those of one partition; at the first call.
+        """
+        for x in rows:
+            if x.dim() == 0 or x.shape[0] != self.plan.num_rows:
+                raise ValueError(
+                    f"HaloExchange: rows must have shape [n={self.plan.num_rows}, ...], "
+                    f"got {list(x.shape)}"
+                )
+            if x.device != rows[0].device:
+                raise ValueError(
+                    "HaloExchange: rows of one exchange must be on one device, got "
+                    f"{rows[0].device} and {x.device}"
+                )
+        if rows:
+            self.before_first(rows[0].device)
+        return Pending(self, rows)
+
+    def over(self, levels: Sequence[str]) -> tuple[HaloExchange, Tensor]:
+        """The exchange over links of some kinds alone, and the places of its ghosts among all."""
+        plan, places = self.plan.over(levels)
+        part = HaloExchange(plan, self.group, self.traffic)
+        # The whole plan holds its parts.
+        part.checked = self.checked
+        return part, places
+
+    def transposed(self, received: Tensor) -> Tensor:  # [g, ...] -> [n, ...]
+        """Send values of ghosts to their owners, who sum them: what the backward does."""
+        self.before_first(received.device)
+        call = _Call(self)
+        call.begin_reverse(_flat(received))
+        return call.end_reverse().view(self.plan.num_rows, *received.shape[1:])
+
+    def before_first(self, device: torch.device) -> None:
+        """Compare the plans, once; every exchange begins with it."""
+        if self.checked:
+            return
+        self.plan = self.plan.to(device)
+        if self.is_alone:
+            if self.plan.hierarchy.size != 1:
+                raise ValueError(
+                    f"HaloExchange: the plan is of {self.plan.hierarchy.size} ranks, but "
+                    "torch.distributed has no process group; call init_process_group first"
+                )
+        else:
+            self.plan.check(self.group, device)
+        self.checked = True
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no process group."""
+        return not (dist.is_available() and dist.is_initialized())
+
+    def gather_graph(self) -> Graph:
+        """Edges from what comes back to the rows that it belongs to."""
+        if self._gather is None:
+            rows = self.plan.send_rows
+            edge_index = torch.stack([torch.arange(len(rows), device=rows.device), rows])
+            self._gather = Graph.from_edge_index(edge_index, (len(rows), self.plan.num_rows))
+        return self._gather
+
+
+def _flat(x: Tensor) -> Tensor:  # [rows, ...] -> [rows, W]
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+class _Call:
+    """One exchange under way, and the exchange of its gradient."""
+
+    def __init__(self, exchange: HaloExchange) -> None:
+        self.exchange = exchange
+        self._work: Any = None
+        # What the collective reads and writes lives at least as long as it runs.
+        self._buffers: tuple[Tensor, ...] = ()
+
+    def _begin(
+        self, sent: Tensor, sent_splits: list[int], received_splits: list[int], name: str
+    ) -> Tensor:
+        received = sent.new_empty(sum(received_splits), sent.shape[1])
+        exchange = self.exchange
+        exchange.traffic.note(f"start {name}")
+        rows = exchange.plan.rows_by_level(sent_splits)
+        exchange.traffic.add(rows, sent.shape[1] * sent.element_size())
+        self._buffers = (sent, received)
+        if not exchange.is_alone and sent.shape[1]:
+            self._work = dist.all_to_all_single(
+                received, sent, received_splits, sent_splits, group=exchange.group, async_op=True
+            )
+        return received
+
+    def _end(self, name: str) -> Tensor:
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        self.exchange.traffic.note(f"end {name}")
+        received = self._buffers[1]
+        self._buffers = ()
+        return received
+
+    def begin(self, rows: Sequence[Tensor]) -> Tensor:  # [g, W], in flight
+        plan = self.exchange.plan
+        picked = [_flat(x.index_select(0, plan.send_rows)) for x in rows]
+        sent = picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
+        return self._begin(sent.contiguous(), plan.send_splits, plan.recv_splits, "exchange")
+
+    def end(self) -> Tensor:  # [g, W]
+        return self._end("exchange")
+
+    def begin_reverse(self, grad: Tensor) -> None:  # [g, W]
+        plan = self.exchange.plan
+        self._begin(grad.contiguous(), plan.recv_splits, plan.send_splits, "gradient")
+
+    def end_reverse(self) -> Tensor:  # [n, W]
+        received = self._end("gradient")
+        return spmm(self.exchange.gather_graph(), received)
+
+
+class _Start(torch.autograd.Function):
+    """Rows leave; their gradient, which `_Finish` has sent for, arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *rows: Tensor) -> Tensor:
+        ctx.call = call
+        ctx.shapes = [x.shape for x in rows]
+        return call.begin(rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, carrier: Tensor) -> Any:
+        # The carrier only says that the gradient is under way.
+        grad = ctx.call.end_reverse()  # [n, W]
+        widths = [math.prod(shape[1:]) for shape in ctx.shapes]
+        parts = torch.split(grad, widths, dim=1)
+        return None, *(part.reshape(shape) for part, shape in zip(parts, ctx.shapes, strict=True))
+
+
+class _Finish(torch.autograd.Function):
+    """Rows have arrived; their gradient leaves."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, token: Tensor) -> Tensor:
+        ctx.call = call
+        call.end()
+        return token.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        ctx.call.begin_reverse(grad)
+        return None, grad
+
+
+class Pending:
+    """Rows under way to this rank."""
+
+    def __init__(self, exchange: HaloExchange, rows: Sequence[Tensor]) -> None:
+        self._shapes = [x.shape[1:] for x in rows]
+        by_dtype: dict[torch.dtype, list[int]] = {}
+        for place, x in enumerate(rows):
+            by_dtype.setdefault(x.dtype, []).append(place)
+        self._calls = [(_Call(exchange), places) for places in by_dtype.values()]
+        self._tokens: list[Tensor] = [
+            _Start.apply(call, *(rows[place] for place in places)) for call, places in self._calls
+        ]
+
+    def finish(self) -> list[Tensor]:
+        """Wait for the ghosts' rows, [g, ...] for each tensor of `start`."""
+        out: list[Tensor] = [torch.empty(0)] * len(self._shapes)
+        for (call, places), token in zip(self._calls, self._tokens, strict=True):
+            ghosts: Tensor = _Finish.apply(call, token)
+            shapes = [self._shapes[place] for place in places]
+            widths = [math.prod(shape) for shape in shapes]
+            parts = torch.split(ghosts, widths, dim=1) if len(widths) > 1 else [ghosts]
+            for place, part, shape in zip(places, parts, shapes, strict=True):
+                out[place] = part.reshape(ghosts.shape[0], *shape)
+        return out

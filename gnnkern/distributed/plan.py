@@ -1,0 +1,166 @@
+"""`HaloPlan`: which rows a rank sends to whom and receives from whom, fixed before the first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gnnkern.distributed.cut import Edges, LocalPart
+from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
+
+__all__ = ["HaloPlan", "PlanMismatch"]
+
+
+class PlanMismatch(ValueError):
+    """The ranks' plans are not those of one partition; nothing was exchanged."""
+
+
+@dataclass(frozen=True, eq=False)
+class HaloPlan:
+    """The static side of an exchange, in the order of ranks on both sides.
+
+    Attributes:
+        rank: Whose plan.
+        hierarchy: Of all ranks.
+        fingerprint: Of the partition that the plan was made from.
+        num_rows: n, owned rows.
+        send_rows: [s] owned rows to send, by receiver.
+        send_splits: [P] rows for each rank.
+        ghosts: [g] global ids of what is received, by owner.
+        recv_splits: [P] rows from each rank.
+        sent: [s] global ids of what is sent.
+    """
+
+    rank: int
+    hierarchy: Hierarchy
+    fingerprint: int
+    num_rows: int
+    send_rows: Tensor
+    send_splits: list[int]
+    ghosts: Tensor
+    recv_splits: list[int]
+    sent: Tensor
+
+    @classmethod
+    def of(cls, part: LocalPart, edges: Edges) -> HaloPlan:
+        """The plan of one direction of a rank's part."""
+        return cls(
+            part.rank,
+            part.hierarchy,
+            part.fingerprint,
+            len(part.owned),
+            edges.send_rows,
+            edges.send_splits.tolist(),
+            edges.ghosts,
+            edges.ghost_splits.tolist(),
+            part.owned[edges.send_rows],
+        )
+
+    @property
+    def num_ghosts(self) -> int:
+        """g, rows received."""
+        return sum(self.recv_splits)
+
+    @property
+    def num_sent(self) -> int:
+        """s, rows sent: a row counts once for every rank that receives it."""
+        return sum(self.send_splits)
+
+    @cached_property
+    def levels(self) -> list[int]:
+        """The level of the link to every rank, -1 to itself."""
+        return self.hierarchy.levels_from(self.rank)
+
+    def rows_by_level(self, splits: Sequence[int]) -> dict[str, int]:
+        """Rows of `splits` per kind of link."""
+        rows = dict.fromkeys(LEVELS, 0)
+        for level, count in zip(self.levels, splits, strict=True):
+            if level >= 0:
+                rows[LEVELS[level]] += count
+        return rows
+
+    def over(self, levels: Sequence[str]) -> tuple[HaloPlan, Tensor]:
+        """The plan of links of some kinds alone, and the places of its ghosts among all, [g']."""
+        kept = [level >= 0 and LEVELS[level] in levels for level in self.levels]
+        sends = _within(self.send_splits, kept)
+        places = _within(self.recv_splits, kept)
+        device = self.send_rows.device
+        plan = replace(
+            self,
+            send_rows=self.send_rows[sends.to(device)],
+            send_splits=_masked(self.send_splits, kept),
+            ghosts=self.ghosts[places],
+            recv_splits=_masked(self.recv_splits, kept),
+            sent=self.sent[sends],
+        )
+        return plan, places
+
+    def to(self, device: torch.device) -> HaloPlan:
+        """The same with the rows to send on another device; ids stay where they are."""
+        return replace(self, send_rows=self.send_rows.to(device))
+
+    def check(self, group: dist.ProcessGroup | None, device: torch.device) -> None:
+        """Compare this plan with those of the other ranks; all of them must call it.
+
+        Every pair compares how many rows go from one to the other and a digest of their ids, and
+        everybody the fingerprint of the partition. Cost: an exchange of 32 bytes per pair.
+
+        Raises:
+            PlanMismatch: on every rank, where any pair disagrees.
+        """
+        world = dist.get_world_size(group)
+        fits = self.hierarchy.size == world and self.rank == dist.get_rank(group)
+        mine = torch.zeros(world, 4, dtype=torch.int64)
+        expected = torch.zeros(world, 4, dtype=torch.int64)
+        for table, splits, ids in (
+            (mine, self.send_splits, self.sent),
+            (expected, self.recv_splits, self.ghosts),
+        ):
+            for other, of_pair in enumerate(torch.split(ids.cpu(), splits) if fits else ()):
+                table[other, 0] = splits[other]
+                table[other, 1] = _digest(of_pair)
+            table[:, 2] = self.fingerprint
+            table[:, 3] = self.hierarchy.size
+        got = torch.empty_like(mine, device=device)
+        dist.all_to_all_single(got, mine.to(device), group=group)
+        wrong = (got.cpu() != expected).any(1).nonzero().flatten().tolist()
+        verdict = torch.tensor([world if fits and not wrong else dist.get_rank(group)])
+        verdict = verdict.to(device)
+        dist.all_reduce(verdict, dist.ReduceOp.MIN, group=group)
+        first = int(verdict)
+        if first == world:
+            return
+        if not fits:
+            detail = (
+                f"this plan is rank {self.rank}'s of {self.hierarchy.size}, the process group has "
+                f"{world} ranks and this is {dist.get_rank(group)}"
+            )
+        elif wrong:
+            detail = f"this rank's plan disagrees with that of rank {wrong[0]}"
+        else:
+            detail = f"rank {first} found that its plan disagrees with another's"
+        raise PlanMismatch(
+            f"HaloPlan: the plans are not of one partition: {detail}; cut all parts from the same "
+            "graph and partition"
+        )
+
+
+def _digest(ids: Tensor) -> int:
+    digest = hashlib.blake2b(ids.long().numpy().tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _masked(splits: Sequence[int], kept: Sequence[bool]) -> list[int]:
+    return [count if keep else 0 for count, keep in zip(splits, kept, strict=True)]
+
+
+def _within(splits: Sequence[int], kept: Sequence[bool]) -> Tensor:
+    """The places of the rows of those splits that are kept."""
+    mask = torch.repeat_interleave(torch.tensor(kept), torch.tensor(splits))
+    return mask.nonzero().squeeze(1)
