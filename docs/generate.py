@@ -6,6 +6,8 @@ A part stands between `<!-- begin NAME -->` and `<!-- end -->`; everything else 
 |---|---|
 | `ops` | the table of ops: their meanings, backends and gradients |
 | `benchmarks` | the ratios of the committed results in bench/results/cpu, or how to make some |
+| `layers` | the table of layers: their constructors, formulas and ops |
+| `aggregations` | the table of aggregations: their names, constructors and meanings |
 | `models` | steps of PyG's models, patched and not, from bench/results/pyg/models.json |
 | `file PATH` | the whole file |
 | `file PATH / FIRST` | from the line that starts with FIRST to the next empty line |
@@ -15,6 +17,7 @@ A part stands between `<!-- begin NAME -->` and `<!-- end -->`; everything else 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import math
 import re
@@ -23,10 +26,12 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from gnnkern import ops
+import torch
+
+from gnnkern import nn, ops
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/layers.md")
 RESULTS = ROOT / "bench" / "results" / "cpu"
 
 _PART = re.compile(r"<!-- begin (?P<name>.+?) -->\n.*?<!-- end -->", re.DOTALL)
@@ -44,6 +49,10 @@ def _render_part(name: str) -> str:
         body = ops_table()
     elif kind == "benchmarks":
         body = benchmarks()
+    elif kind == "layers":
+        body = layers_table()
+    elif kind == "aggregations":
+        body = aggregations_table()
     elif kind == "models":
         body = models()
     elif kind == "file":
@@ -84,6 +93,53 @@ def _gradients(op: str) -> str:
     found = re.search(r"Gradients: (.+?)\.\s*\n\s*\n", getattr(ops, op).__doc__ or "", re.DOTALL)
     if not found:
         raise ValueError(f"docs: the docstring of {op} must have a paragraph 'Gradients: ...'")
+    return " ".join(found[1].split())
+
+
+# -- layers ----------------------------------------------------------------------------------------
+
+
+def layers_table() -> str:
+    """Return a row per layer: its constructor, its formula and what its docstring says of ops."""
+    layers = [
+        kind
+        for kind in _classes()
+        if not issubclass(kind, nn.Aggregation) and "Ops: " in (kind.__doc__ or "")
+    ]
+    rows = [[_signature(kind), _first_line(kind), _ops(kind)] for kind in layers]
+    return _table(["layer", "what it computes", "ops"], rows)
+
+
+def aggregations_table() -> str:
+    """Return a row per aggregation: its constructor and its meaning."""
+    kinds = [k for k in _classes() if issubclass(k, nn.Aggregation) and k is not nn.Aggregation]
+    return _table(["aggregation", "meaning"], [[_signature(k), _first_line(k)] for k in kinds])
+
+
+def _classes() -> list[type]:
+    return [kind for kind in map(nn.__dict__.get, nn.__all__) if isinstance(kind, type)]
+
+
+def _signature(kind: type) -> str:
+    """Return a constructor without annotations, such as `GCNConv(in_channels, out_channels)`."""
+    if kind.__init__ is torch.nn.Module.__init__:
+        return f"`{kind.__name__}()`"
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(kind).parameters.values()
+    ]
+    return f"`{kind.__name__}{inspect.Signature(bare)}`"
+
+
+def _first_line(kind: type) -> str:
+    """Return the first sentence of a class, a formula as code."""
+    text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+    return (text if text.startswith("`") else text.split(". ")[0]).rstrip(".").replace("|", "\\|")
+
+
+def _ops(kind: type) -> str:
+    found = re.search(r"Ops: (.+?)\.\s*\n\s*\n", kind.__doc__ or "", re.DOTALL)
+    assert found is not None
     return " ".join(found[1].split())
 
 

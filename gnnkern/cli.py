@@ -1,4 +1,4 @@
-"""The command line: `gnnkern info`, `probe`, `train`, `demo` and `bench`."""
+"""The command line: `gnnkern info`, `probe`, `train`, `demo`, `bench` and `partition`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gnnkern.backends import BACKENDS, BackendUnavailable
 from gnnkern.bench.command import add_bench
 from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
+from gnnkern.distributed.command import add_partition
 from gnnkern.hardware import probe
 from gnnkern.hardware.report import print_machine
 from gnnkern.plots import plot_comparisons, plot_trainings
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_demo(commands)
     add_bench(commands)
+    add_partition(commands, _DATA_HELP)
     return parser
 
 

@@ -265,6 +265,17 @@ class Graph:
             self._cache["edge_index"] = cached
         return cached
 
+    @property
+    def by_edge(self) -> Graph:
+        """The graph in which every edge is a source of its own: edge tensors stand for features."""
+        cached: Graph | None = self._cache.get("by_edge")
+        if cached is None:
+            edges = self.edge_id
+            if edges is None:
+                edges = torch.arange(self.num_edges, dtype=self.index_dtype, device=self.device)
+            cached = self._cache["by_edge"] = Graph(self.indptr, edges, None, self.num_edges)
+        return cached
+
     def prepare(self, backward: bool = True) -> Graph:
         """Compute now what a forward, and with `backward` a gradient, will ask for."""
         if backward:
@@ -286,6 +297,15 @@ class Graph:
     ) -> Any:
         """Run an op of `gnnkern.ops` on this graph (see gnnkern/ops/_placement.py)."""
         return op(self, **arguments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all edges of its nodes are here, in both directions."""
+        return True
+
+    def into_rows(self, indptr: Tensor, indices: Tensor, edge_id: Tensor | None) -> Graph:
+        """The graph of the same edges into other rows: [R + 1], [E], [E] or None, all valid."""
+        return Graph(indptr, indices, edge_id, self.num_src)
 
     def _with_edges(self, edge_index: Tensor) -> Graph:
         """A graph of the same nodes with other edges, counted as in `edge_index`."""

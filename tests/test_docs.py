@@ -11,8 +11,9 @@ import pytest
 import gnnkern
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/layers.md")
 README = (ROOT / "README.md").read_text()
+LAYERS = (ROOT / "docs" / "layers.md").read_text()
 
 FOLDERS = r"\.ci|bench|csrc|docs|gnnkern|tests"
 PATH = re.compile(rf"(?:{FOLDERS})/[\w./-]*|[\w-]+\.(?:md|txt|toml|py)|Makefile|LICENSE")
@@ -38,7 +39,7 @@ def code_spans(text):
     return re.findall(r"`([^`\n]+)`", without_code_blocks(text))
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/layers.md"])
 def test_generated_parts_are_current(generate, document):
     text = (ROOT / document).read_text()
     assert generate.render(text) == text, f"{document} is out of date: python docs/generate.py"
@@ -127,9 +128,16 @@ def test_python_names_exist(document):
         assert hasattr(importlib.import_module(module), attribute), name
 
 
-@pytest.mark.parametrize("example", code_blocks(README, "python"))
+@pytest.mark.parametrize("example", code_blocks(README + LAYERS, "python"))
 def test_examples_run(example):
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "example", "exec"), {"__name__": "example"})
+
+
+def test_the_table_of_layers_has_every_layer(generate):
+    table = generate.layers_table() + generate.aggregations_table()
+    helpers = {"Aggregation", "Messages", "Relations"}
+    classes = {name for name in gnnkern.nn.__all__ if isinstance(getattr(gnnkern.nn, name), type)}
+    assert {name for name in classes if f"| `{name}(" in table} == classes - helpers
 
 
 def test_every_environment_variable_is_explained():

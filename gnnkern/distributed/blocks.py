@@ -73,7 +73,7 @@ class Blocks:
         if isinstance(graph, PartitionedGraph):
             if partition is not None:
                 raise ValueError("Blocks: partition is for a Graph; a PartitionedGraph has its own")
-            plan = graph.exchange.plan
+            plan = graph.exact.plan
             self.num_blocks, self.local_blocks = plan.hierarchy.size, 1
             self.first_block = plan.rank
             self.block = torch.full((graph.num_dst,), plan.rank, device=graph.device)
@@ -173,4 +173,4 @@ class Blocks:
         sums = torch.stack([there.sum(), back.sum(), there.abs().sum(), back.abs().sum()])
         first, second, *sizes = self.sum(sums).tolist()
         rounding = torch.finfo(torch.float64 if weight is None else weight.dtype).eps
-        return abs(first - second) <= 100 * rounding * max(sizes)
+        return bool(abs(first - second) <= 100 * rounding * max(sizes))

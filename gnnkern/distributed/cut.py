@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,7 +60,6 @@ class LocalPart:
         owned: int64 [n] global ids of the rows.
         forward: In-edges of the owned nodes.
         backward: Their out-edges, where the graph can be walked in reverse; else None.
-        symmetric: Every edge has its opposite: out-edges are in-edges, in another order.
     """
 
     rank: int
@@ -184,8 +183,3 @@ def _edges(
     number[ghosts] = -1
     edge_id = position if graph.edge_id is None else graph.edge_id[position].long()
     return Edges(indptr, indices, edge_id, ghosts, ghost_splits, send_rows, send_splits, interior)
-
-
-def without_reverse(part: LocalPart) -> LocalPart:
-    """The same without the out-edges."""
-    return replace(part, backward=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ from gnnkern.distributed.plan import HaloPlan
 from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
 
-__all__ = ["HaloExchange", "Pending", "Traffic"]
+__all__ = ["Arriving", "Exchange", "HaloExchange", "Pending", "Traffic"]
 
 
 @dataclass
@@ -54,6 +54,22 @@ class Traffic:
         """Append to the events, where somebody wants them."""
         if self.events is not None:
             self.events.append(event)
+
+
+class Arriving(Protocol):
+    """Ghosts' rows on their way."""
+
+    def finish(self) -> list[Tensor]:
+        """Wait for them, [g, ...] for each tensor that was sent."""
+        ...
+
+
+class Exchange(Protocol):
+    """What brings ghosts' rows: from their owners, or from what is known of them."""
+
+    def start(self, rows: Sequence[Tensor]) -> Arriving:
+        """Begin with rows [n, ...] of tensors; between this and `finish` there is other work."""
+        ...
 
 
 class HaloExchange:
@@ -95,25 +111,25 @@ class HaloExchange:
         return ghosts
 
     def start(self, rows: Sequence[Tensor]) -> Pending:
-        """Send rows of one or several tensors [n, ...], of one dtype, in one message per pair.
+        """Send rows of tensors [n, ...]; those of one dtype go in one message per pair of ranks.
 
         Raises:
-            ValueError: a tensor has another number of rows, or dtypes or devices differ.
+            ValueError: a tensor has another number of rows, or devices differ.
             PlanMismatch: the ranks' plans are not those of one partition; at the first call.
         """
-        first = rows[0]
         for x in rows:
             if x.dim() == 0 or x.shape[0] != self.plan.num_rows:
                 raise ValueError(
                     f"HaloExchange: rows must have shape [n={self.plan.num_rows}, ...], "
                     f"got {list(x.shape)}"
                 )
-            if x.dtype != first.dtype or x.device != first.device:
+            if x.device != rows[0].device:
                 raise ValueError(
-                    f"HaloExchange: rows of one exchange must share dtype and device, got "
-                    f"{first.dtype} on {first.device} and {x.dtype} on {x.device}"
+                    "HaloExchange: rows of one exchange must be on one device, got "
+                    f"{rows[0].device} and {x.device}"
                 )
-        self._before_first(first.device)
+        if rows:
+            self.before_first(rows[0].device)
         return Pending(self, rows)
 
     def over(self, levels: Sequence[str]) -> tuple[HaloExchange, Tensor]:
@@ -126,12 +142,13 @@ class HaloExchange:
 
     def transposed(self, received: Tensor) -> Tensor:  # [g, ...] -> [n, ...]
         """Send values of ghosts to their owners, who sum them: what the backward does."""
-        self._before_first(received.device)
+        self.before_first(received.device)
         call = _Call(self)
         call.begin_reverse(_flat(received))
         return call.end_reverse().view(self.plan.num_rows, *received.shape[1:])
 
-    def _before_first(self, device: torch.device) -> None:
+    def before_first(self, device: torch.device) -> None:
+        """Compare the plans, once; every exchange begins with it."""
         if self.checked:
             return
         self.plan = self.plan.to(device)
@@ -240,7 +257,7 @@ class _Finish(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, token: Tensor) -> Tensor:
         ctx.call = call
         call.end()
-        return token.view_as(token)
+        return token.detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -253,16 +270,23 @@ class Pending:
     """Rows under way to this rank."""
 
     def __init__(self, exchange: HaloExchange, rows: Sequence[Tensor]) -> None:
-        self._call = _Call(exchange)
         self._shapes = [x.shape[1:] for x in rows]
-        self._token: Tensor = _Start.apply(self._call, *rows)
+        by_dtype: dict[torch.dtype, list[int]] = {}
+        for place, x in enumerate(rows):
+            by_dtype.setdefault(x.dtype, []).append(place)
+        self._calls = [(_Call(exchange), places) for places in by_dtype.values()]
+        self._tokens: list[Tensor] = [
+            _Start.apply(call, *(rows[place] for place in places)) for call, places in self._calls
+        ]
 
     def finish(self) -> list[Tensor]:
         """Wait for the ghosts' rows, [g, ...] for each tensor of `start`."""
-        ghosts: Tensor = _Finish.apply(self._call, self._token)
-        widths = [math.prod(shape) for shape in self._shapes]
-        parts = torch.split(ghosts, widths, dim=1) if len(widths) > 1 else [ghosts]
-        return [
-            part.reshape(ghosts.shape[0], *shape)
-            for part, shape in zip(parts, self._shapes, strict=True)
-        ]
+        out: list[Tensor] = [torch.empty(0)] * len(self._shapes)
+        for (call, places), token in zip(self._calls, self._tokens, strict=True):
+            ghosts: Tensor = _Finish.apply(call, token)
+            shapes = [self._shapes[place] for place in places]
+            widths = [math.prod(shape) for shape in shapes]
+            parts = torch.split(ghosts, widths, dim=1) if len(widths) > 1 else [ghosts]
+            for place, part, shape in zip(places, parts, shapes, strict=True):
+                out[place] = part.reshape(ghosts.shape[0], *shape)
+        return out

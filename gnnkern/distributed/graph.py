@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gnnkern._native import Csr
 from gnnkern.distributed.cut import Edges, LocalPart, cut
-from gnnkern.distributed.exchange import HaloExchange, Pending, Traffic
+from gnnkern.distributed.exchange import Exchange, HaloExchange, Traffic
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.plan import HaloPlan
 from gnnkern.graph import Graph
@@ -43,14 +43,23 @@ class PartitionedGraph(Graph):
     and normalisations are those of the whole graph.
 
     Attributes:
-        exchange: Brings the ghosts' rows; its `traffic` counts what is sent.
+        exact: Brings the ghosts' rows.
+        exchange: What ops ask for ghosts: `exact`, or what stands in for it (`with_exchange`).
         owned: int64 [n] global ids of the rows. Features are `x[owned]`.
         local_edges: int64 [E_local] position of each edge in the whole graph's order; None for a
             graph derived from another (with self loops, or without).
         interior_rows: The range of rows without a ghost.
     """
 
-    __slots__ = ("_boundary", "_interior", "exchange", "interior_rows", "local_edges", "owned")
+    __slots__ = (
+        "_boundary",
+        "_interior",
+        "exact",
+        "exchange",
+        "interior_rows",
+        "local_edges",
+        "owned",
+    )
 
     def __init__(
         self,
@@ -63,14 +72,15 @@ class PartitionedGraph(Graph):
         local_edges: Tensor | None,  # [E_local]
     ) -> None:
         """Wrap arrays that are valid already; use one of the `from_` constructors instead."""
-        num_owned = len(owned)
+        num_owned, num_rows = len(owned), len(indptr) - 1
         self.indptr = indptr
         self.indices = indices
         self.edge_id = edge_id
-        self.num_src = self.num_dst = num_owned
+        self.num_src, self.num_dst = num_owned, num_rows
         self.num_edges = len(indices)
         self.owned = owned
-        self.exchange = exchange
+        self.exact = exchange
+        self.exchange: Exchange = exchange
         self.interior_rows = interior_rows
         self.local_edges = local_edges
         begin, end = self._interior_edges()
@@ -81,7 +91,7 @@ class PartitionedGraph(Graph):
         outer = torch.cat([indptr[: first + 1], indptr[last + 1 :] - (end - begin)])
         self._boundary = Graph(
             outer,
-            torch.cat([indices[:begin], indices[end:]]),
+            indices[end:] if begin == 0 else torch.cat([indices[:begin], indices[end:]]),
             None,
             num_owned + exchange.plan.num_ghosts,
         )
@@ -169,7 +179,7 @@ class PartitionedGraph(Graph):
     @property
     def num_ghosts(self) -> int:
         """Rows that an exchange brings."""
-        return self.exchange.plan.num_ghosts
+        return self.exact.plan.num_ghosts
 
     @property
     def num_nodes(self) -> int:
@@ -179,7 +189,7 @@ class PartitionedGraph(Graph):
     @property
     def traffic(self) -> Traffic:
         """What this rank has sent."""
-        return self.exchange.traffic
+        return self.exact.traffic
 
     @property
     def csr(self) -> Csr:
@@ -206,6 +216,19 @@ class PartitionedGraph(Graph):
             )
         return self._reverse
 
+    def with_exchange(self, exchange: Exchange) -> PartitionedGraph:
+        """The same edges, whose ops ask something else for the ghosts' rows; nothing is copied.
+
+        Degrees and normalisations are exact all the same.
+        """
+        view = PartitionedGraph.__new__(PartitionedGraph)
+        for name in (*Graph.__slots__, *PartitionedGraph.__slots__):
+            if name != "__weakref__":
+                setattr(view, name, getattr(self, name))
+        view.exchange = exchange
+        view._cache = {}
+        return view
+
     def prepare(self, backward: bool = True) -> Graph:
         """Compute now what a forward, and with `backward` a gradient, will ask for."""
         self._interior.prepare(backward)
@@ -217,19 +240,18 @@ class PartitionedGraph(Graph):
         device = torch.device(device)
         if device.type == self.device.type and device.index in (None, self.device.index):
             return self
-        exchange = HaloExchange(self.exchange.plan.to(device), self.exchange.group, self.traffic)
-        moved = self._like(
+        exchange = HaloExchange(self.exact.plan.to(device), self.exact.group, self.traffic)
+        return self._like(
             self.indptr.to(device),
             self.indices.to(device),
             None if self.edge_id is None else self.edge_id.to(device),
             exchange,
             self.local_edges,
         )
-        return moved
 
     def __repr__(self) -> str:
         """Whose rows, how many, and how many come from others."""
-        plan = self.exchange.plan
+        plan = self.exact.plan
         return (
             f"PartitionedGraph(rank {plan.rank} of {plan.hierarchy.size}, {self.num_dst:,} nodes, "
             f"{self.num_edges:,} edges, {self.num_ghosts:,} ghosts, {plan.num_sent:,} rows sent, "
@@ -240,7 +262,7 @@ class PartitionedGraph(Graph):
 
     def at_sources(self, x: Tensor) -> Tensor:  # [n, ...] -> [n + g, ...]
         """The owned rows and behind them the ghosts', as `edge_index[0]` counts; an exchange."""
-        return torch.cat([x, self.exchange(x)])
+        return torch.cat([x, self.exact(x)])
 
     def run_op(
         self,
@@ -255,25 +277,25 @@ class PartitionedGraph(Graph):
             name: place for name, place in places.items() if isinstance(arguments.get(name), Tensor)
         }
         sources = [name for name, place in here.items() if place == "src"]
-        pending = self._start({name: arguments[name] for name in sources})
+        pending = self.exchange.start([arguments[name] for name in sources]) if sources else None
         first, last = self.interior_rows
         inner = outer = None
         self.traffic.note("interior")
         if last > first or self.num_dst == 0:
             inside = {name: self._inside(arguments[name], place) for name, place in here.items()}
             inner = op(self._interior, **(arguments | inside))
-        ghosts: dict[str, Tensor] = {}
-        for names, under_way in pending:
-            ghosts |= dict(zip(names, under_way.finish(), strict=True))
+        ghosts = dict(zip(sources, [] if pending is None else pending.finish(), strict=True))
         self.traffic.note("boundary")
         if last - first < self.num_dst:
             outside = {name: self._outside(arguments[name], place) for name, place in here.items()}
             for name in sources:
                 outside[name] = torch.cat([arguments[name], ghosts[name]])
             outer = op(self._boundary, **(arguments | outside))
-        elif ghosts:
-            inner = _Anchor.apply(inner, *ghosts.values())
-        return self._join(inner, outer, result)
+        out = self._join(inner, outer, result)
+        wanted = any(x.requires_grad for x in ghosts.values())
+        if wanted and not (isinstance(outer, Tensor) and outer.requires_grad):
+            out = _Anchor.apply(out, *ghosts.values())
+        return out
 
     def _check(self, op: str, arguments: dict[str, Any], places: dict[str, str]) -> None:
         """Raise before anything is sent."""
@@ -284,18 +306,8 @@ class PartitionedGraph(Graph):
                 label = "E" if place == "edge" else f"num_{place}"
                 raise ValueError(
                     f"{op}: {name} must have shape [{label}={counts[place]}, ...] on rank "
-                    f"{self.exchange.plan.rank}, got {list(x.shape)}"
+                    f"{self.exact.plan.rank}, got {list(x.shape)}"
                 )
-
-    def _start(self, rows: dict[str, Tensor]) -> list[tuple[list[str], Pending]]:
-        """One exchange for all tensors of a dtype."""
-        by_dtype: dict[torch.dtype, list[str]] = {}
-        for name, x in rows.items():
-            by_dtype.setdefault(x.dtype, []).append(name)
-        return [
-            (names, self.exchange.start([rows[name] for name in names]))
-            for names in by_dtype.values()
-        ]
 
     def _interior_edges(self) -> tuple[int, int]:
         if self.num_dst == 0:
@@ -344,10 +356,22 @@ class PartitionedGraph(Graph):
 
     # -- derived graphs ----------------------------------------------------------------------------
 
+    @property
+    def is_whole(self) -> bool:
+        """False: the owned nodes' edges out of them are others' rows."""
+        return False
+
+    def into_rows(self, indptr: Tensor, indices: Tensor, edge_id: Tensor | None) -> Graph:
+        """The graph of the same edges into other rows; all of them wait for the ghosts."""
+        return PartitionedGraph(
+            indptr, indices, edge_id, self.owned, (0, 0), self.exact, None
+        ).with_exchange(self.exchange)
+
     def _with_edges(self, edge_index: Tensor) -> Graph:
         sizes = (self.num_src + self.num_ghosts, self.num_dst)
         plain = Graph.from_edge_index(edge_index, sizes)
-        return self._like(plain.indptr, plain.indices, plain.edge_id, self.exchange, None)
+        derived = self._like(plain.indptr, plain.indices, plain.edge_id, self.exact, None)
+        return derived if self.exchange is self.exact else derived.with_exchange(self.exchange)
 
     def _like(
         self,
@@ -374,8 +398,8 @@ class PartitionedGraph(Graph):
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, such as the gradient of a weight."""
-        if not self.exchange.is_alone:
-            dist.all_reduce(x, group=self.exchange.group)
+        if not self.exact.is_alone:
+            dist.all_reduce(x, group=self.exact.group)
         return x
 
 
@@ -388,7 +412,8 @@ class _Anchor(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, *ghosts: Tensor) -> Tensor:
         ctx.shapes = [(x.shape, x.dtype, x.device) for x in ghosts]
-        return out.view_as(out)
+        # The same memory, and no view: what follows may write over it.
+        return out.detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

@@ -70,8 +70,9 @@ def metis(
     uniform = bool((many == many[0]).all())
     result = pymetis.part_graph(
         parts,
-        xadj=adjacency.indptr.numpy().astype(np.int32),
-        adjncy=adjacency.indices.numpy().astype(np.int32),
+        pymetis.CSRAdjacency(
+            adjacency.indptr.numpy().astype(np.int32), adjacency.indices.numpy().astype(np.int32)
+        ),
         vweights=None if weight is None else _units(weight).numpy().astype(np.int32),
         eweights=None if uniform else many.numpy().astype(np.int32),
         options=options,

@@ -91,7 +91,7 @@ class Propagator:
         if not isinstance(graph, PartitionedGraph):
             return self.right.unsqueeze(1) * spmm(graph.reverse, x, self.weight)
         sums = spmm(columns_graph(graph).reverse, x, self.weight)  # [n + g, F]
-        here = sums[: graph.num_dst] + graph.exchange.transposed(sums[graph.num_dst :])
+        here = sums[: graph.num_dst] + graph.exact.transposed(sums[graph.num_dst :])
         return self.right.unsqueeze(1) * here
 
 

@@ -23,8 +23,11 @@ FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _FORMAT = "gnnkern partition"
 _CHUNK = 1 << 22
-# Node tensors are stored under this prefix, so that no name meets one of the graph's.
+# Tensors of nodes and edges are stored under a prefix, so that no name meets one of the graph's.
 _NODE = "node."
+_EDGE = "edge."
+
+Tensors = Mapping[str, Tensor]
 
 StrPath = str | os.PathLike[str]
 
@@ -66,7 +69,8 @@ def save_parts(
     parts: Iterable[LocalPart],
     partition: Partition,
     *,
-    node_tensors: Mapping[str, Tensor] | Callable[[Tensor], Mapping[str, Tensor]] | None = None,
+    node_tensors: Tensors | Callable[[Tensor], Tensors] | None = None,
+    edge_tensors: Tensors | Callable[[Tensor], Tensors] | None = None,
     extra: dict[str, Any] | None = None,
     report: Callable[[int, int, str], None] | None = None,
 ) -> Manifest:
@@ -82,6 +86,8 @@ def save_parts(
         partition: The partition.
         node_tensors: Tensors [N, ...] of which each part keeps its rows, such as features and
             labels; or a function from global ids [n] to such rows, where the whole does not fit.
+        edge_tensors: Tensors [E, ...] in the order of the graph's edges, likewise; each part keeps
+            the rows of its in-edges.
         extra: More for the manifest, as JSON has it.
         report: Called with (parts done, all parts, what comes).
 
@@ -96,7 +102,9 @@ def save_parts(
         name = f"part-{part.rank:05d}.safetensors"
         if report is not None:
             report(part.rank, partition.num_parts, name)
-        tensors = _tensors_of(part) | _rows_of(node_tensors, part.owned)
+        tensors = _tensors_of(part)
+        tensors |= _rows_of(_NODE, node_tensors, part.owned)
+        tensors |= _rows_of(_EDGE, edge_tensors, part.forward.edge_id)
         _write(place / name, lambda path, tensors=tensors: _save_tensors(tensors, path))  # type: ignore[misc]
         files.append(
             {
@@ -153,7 +161,7 @@ def load_manifest(folder: StrPath) -> Manifest:
 def load_part(
     folder: StrPath, rank: int, *, verify: bool = True
 ) -> tuple[LocalPart, dict[str, Tensor]]:
-    """Read one rank's part, and its rows of the node tensors; no other part is opened.
+    """Read one rank's part, and its rows of the tensors of nodes and edges; no other is opened.
 
     Args:
         folder: What `save_parts` wrote.
@@ -185,7 +193,12 @@ def load_part(
             f"{path}: the part of rank {header[0]} of partition {header[1]:x}, expected rank "
             f"{rank} of {manifest.fingerprint:x}"
         )
-    rows = {name[len(_NODE) :]: x for name, x in tensors.items() if name.startswith(_NODE)}
+    rows = {
+        name.removeprefix(prefix): x
+        for prefix in (_NODE, _EDGE)
+        for name, x in tensors.items()
+        if name.startswith(prefix)
+    }
     part = LocalPart(
         rank,
         manifest.hierarchy,
@@ -220,16 +233,12 @@ def _edges_from(tensors: Mapping[str, Tensor], name: str) -> Edges:
 
 
 def _rows_of(
-    node_tensors: Mapping[str, Tensor] | Callable[[Tensor], Mapping[str, Tensor]] | None,
-    owned: Tensor,
+    prefix: str, tensors: Tensors | Callable[[Tensor], Tensors] | None, ids: Tensor
 ) -> dict[str, Tensor]:
-    if node_tensors is None:
+    if tensors is None:
         return {}
-    if callable(node_tensors):
-        rows = dict(node_tensors(owned))
-    else:
-        rows = {name: x[owned] for name, x in node_tensors.items()}
-    return {_NODE + name: x.contiguous() for name, x in rows.items()}
+    rows = tensors(ids) if callable(tensors) else {name: x[ids] for name, x in tensors.items()}
+    return {prefix + name: x.contiguous() for name, x in rows.items()}
 
 
 def _narrow(tensor: Tensor, most: int) -> Tensor:

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gnnkern.distributed.graph import PartitionedGraph
+from gnnkern.distributed.hierarchy import Hierarchy
+from gnnkern.distributed.multirate import multirate
 from gnnkern.distributed.propagator import NORMS, Propagator
-from gnnkern.distributed.solver import Solver, SolveStats, solve_diffusion
+from gnnkern.distributed.solver import solve_diffusion
+from gnnkern.distributed.system import Solver, SolveStats
+from gnnkern.distributed.window import Period, check_period
 from gnnkern.graph import Graph
 from gnnkern.nn.inputs import as_graph, sparse_values
 from gnnkern.ops._checks import check_option
@@ -18,7 +22,9 @@ from gnnkern.ops._checks import check_option
 # Methods of torchdiffeq: with a fixed step, and with one that follows from the error.
 _FIXED = ("midpoint", "heun2", "heun3", "rk4")
 _ADAPTIVE = ("dopri5", "bosh3", "adaptive_heun", "fehlberg2", "dopri8")
-METHODS = ("implicit", "euler", "ab2", *_FIXED, *_ADAPTIVE)
+# One evaluation of S x for each step, so that exchanges can be counted in steps.
+_MULTIRATE = ("euler", "ab2")
+METHODS = ("implicit", *_MULTIRATE, *_FIXED, *_ADAPTIVE)
 
 
 class Diffusion(nn.Module):
@@ -43,6 +49,9 @@ class Diffusion(nn.Module):
         rtol: Tolerance of adaptive steps, relative.
         atol: Likewise, absolute.
         solver: Of implicit steps.
+        period: Steps of "euler" and "ab2" between exchanges, for all links or by kind
+            (`gnnkern.distributed.multirate`); 1: exact.
+        predictor: What stands for other ranks' rows between: "hold" or "linear".
 
     Attributes:
         time: The time, a tensor of one element.
@@ -62,6 +71,8 @@ class Diffusion(nn.Module):
         rtol: float = 1e-4,
         atol: float = 1e-5,
         solver: Solver | None = None,
+        period: Period = 1,
+        predictor: str = "linear",
     ) -> None:
         super().__init__()
         check_option("Diffusion", "method", method, METHODS)
@@ -72,6 +83,13 @@ class Diffusion(nn.Module):
             raise ValueError(f"Diffusion: step must be finite and positive, got {step}")
         if step is not None and method in _ADAPTIVE:
             raise ValueError(f"Diffusion: method {method!r} chooses its steps, got step={step}")
+        if period != 1 and method not in _MULTIRATE:
+            raise ValueError(
+                f"Diffusion: a period other than 1 needs one of {', '.join(_MULTIRATE)}, got "
+                f"method={method!r}"
+            )
+        check_period(period, Hierarchy(1, 1))
+        self.period, self.predictor = period, predictor
         self.step = step
         self.method = method
         self.norm = norm
@@ -107,6 +125,8 @@ class Diffusion(nn.Module):
         step = self.time.to(x.dtype) / count
         if self.method == "implicit":
             return self._implicit(x, graph, weight, step, count)
+        if self.period != 1:
+            graph = multirate(graph, self.period, self.predictor)
         propagate = Propagator(graph, weight, self.norm, dtype=x.dtype)
         if self.method == "euler":
             for _ in range(count):

@@ -27,6 +27,8 @@ class GATConv(nn.Module):
     `lin_src.weight` and `lin_dst.weight` where `in_channels` is a pair; `lin_edge.weight`,
     `att_edge`, `res.weight` where asked for) are those of PyG's layer of the same name.
 
+    Ops: one `gat_attention`.
+
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
             width of the first input.

@@ -26,6 +26,8 @@ class GATv2Conv(nn.Module):
     they are shared; `lin_edge.weight`, `res.weight` where asked for) are those of PyG's layer of
     the same name.
 
+    Ops: one `gatv2_attention`.
+
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
             width of the first input.

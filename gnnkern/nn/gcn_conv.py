@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.inputs import as_graph, sparse_values
+from gnnkern.nn.inputs import as_graph, normalised, sparse_values
 from gnnkern.nn.linear import make_linear
 from gnnkern.ops.spmm import spmm
 
@@ -19,6 +19,8 @@ class GCNConv(nn.Module):
     Constructor, `forward` and `state_dict` (`lin.weight`, `bias`) are those of PyG's layer of the
     same name. One difference: PyG 2.8 weighs the loops of `improved` by 2 only where
     `edge_weight` is given, here they always are.
+
+    Ops: one `spmm`.
 
     Args:
         in_channels: Input width, or -1 to take that of the first input.
@@ -102,16 +104,9 @@ class GCNConv(nn.Module):
             edge_weight = sparse_values(edge_index)
         if not self.normalize:
             return graph, edge_weight
-        if not self.add_self_loops:
-            return graph, graph.gcn_weights(edge_weight, dtype=x.dtype)
-        if edge_weight is None and self.improved:
-            edge_weight = torch.ones(graph.num_edges, dtype=x.dtype, device=x.device)
-        if edge_weight is None:
-            graph = graph.add_self_loops()
-        else:
-            fill_value = 2.0 if self.improved else 1.0
-            graph, edge_weight = graph.add_self_loops(edge_weight, fill_value)
-        return graph, graph.gcn_weights(edge_weight, dtype=x.dtype)
+        return normalised(
+            graph, edge_weight, x, add_self_loops=self.add_self_loops, improved=self.improved
+        )
 
     def __repr__(self) -> str:
         """Return e.g. `GCNConv(16, 32)`."""

@@ -30,6 +30,31 @@ def as_graph(edge_index: Graph | Tensor, num_src: int, num_dst: int) -> Graph:
     return Graph.from_edge_index(edge_index, (num_src, num_dst))
 
 
+def as_ends(
+    layer: str,
+    x: Tensor | tuple[Tensor, Tensor | None],
+    edge_index: Graph | Tensor,
+    size: tuple[int, int] | None = None,
+) -> tuple[Graph, Tensor, Tensor | None]:
+    """Return the graph, the features of its sources and those of its destinations.
+
+    Args:
+        layer: Who asks, for the error.
+        x: Features of the nodes, or a pair for sources and destinations; the second may be None.
+        edge_index: What `as_graph` takes.
+        size: (num_src, num_dst), where x does not tell.
+    """
+    x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
+    num_dst = x_src.shape[0] if x_dst is None else x_dst.shape[0]
+    graph = as_graph(edge_index, *(size or (x_src.shape[0], num_dst)))
+    if x_dst is not None and x_dst.shape[0] != graph.num_dst:
+        raise ValueError(
+            f"{layer}: x of the destinations must have shape [num_dst={graph.num_dst}, F], got "
+            f"{list(x_dst.shape)}"
+        )
+    return graph, x_src, x_dst
+
+
 def sparse_values(edge_index: Graph | Tensor) -> Tensor | None:
     """Return a torch sparse matrix's values, one per edge in its own order, and else None."""
     if isinstance(edge_index, Graph) or edge_index.layout is torch.strided:
@@ -51,3 +76,31 @@ def with_self_loops(graph: Graph) -> Graph:
     nodes = torch.arange(min(graph.num_src, graph.num_dst), device=graph.device)
     edge_index = torch.cat([others, nodes.expand(2, -1)], dim=1)
     return Graph.from_edge_index(edge_index, (graph.num_src, graph.num_dst))
+
+
+def normalised(
+    graph: Graph,
+    edge_weight: Tensor | None,  # [E]
+    like: Tensor,
+    *,
+    add_self_loops: bool,
+    improved: bool = False,
+) -> tuple[Graph, Tensor]:  # the graph, [E']
+    """Return a graph and its weights `w_uv / sqrt(d_u d_v)`, as graph convolutions have them.
+
+    Args:
+        graph: The graph as given.
+        edge_weight: Weight of each edge, in the caller's edge order; None: 1.
+        like: Features, for dtype and device.
+        add_self_loops: Whether a node that has no loop gets one, of weight 1.
+        improved: Whether that weighs 2.
+    """
+    if not add_self_loops:
+        return graph, graph.gcn_weights(edge_weight, dtype=like.dtype)
+    if edge_weight is None and improved:
+        edge_weight = torch.ones(graph.num_edges, dtype=like.dtype, device=like.device)
+    if edge_weight is None:
+        graph = graph.add_self_loops()
+    else:
+        graph, edge_weight = graph.add_self_loops(edge_weight, 2.0 if improved else 1.0)
+    return graph, graph.gcn_weights(edge_weight, dtype=like.dtype)

@@ -1,5 +1,6 @@
 """Linear maps with the initialisations of graph layers, sized now or at the first call."""
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -55,3 +56,35 @@ def glorot_(tensor: Tensor) -> None:  # [..., fan_in, fan_out]
     bound = (6.0 / max(tensor.shape[-2] + tensor.shape[-1], 1)) ** 0.5
     with torch.no_grad():
         tensor.uniform_(-bound, bound)
+
+
+def split_first_linear(module: nn.Module) -> tuple[nn.Linear, list[nn.Module]] | None:
+    """Return the linear map that a network begins with, and what follows it.
+
+    None where it does not begin with one, or where that must be called as a whole: another class,
+    a lazy one, hooks. A linear map of rows that are gathered, summed or side by side is otherwise
+    made of maps of the rows that there are before.
+    """
+    follow = list(module) if type(module) is nn.Sequential else [module]
+    if not follow or _has_hooks(module):
+        return None
+    first = follow.pop(0)
+    if type(first) not in (nn.Linear, GlorotLinear) or _has_hooks(first):
+        return None
+    return cast(nn.Linear, first), follow
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def run_all(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Return what modules make of x, one after another."""
+    for module in modules:
+        x = module(x)
+    return x

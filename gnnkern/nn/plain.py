@@ -63,11 +63,11 @@ def plain_conv(conv: nn.Module, x: Tensor, edges: PlainEdges) -> Tensor:
     """
     if isinstance(conv, GCNConv):
         return _plain_gcn(conv, x, edges.with_self_loops)
-    if isinstance(conv, SAGEConv):
+    if isinstance(conv, SAGEConv) and conv.aggr in ("mean", "sum", "add", "max", "min"):
         return _plain_sage(conv, x, edges)
     if isinstance(conv, GATConv):
         return _plain_gat(conv, x, edges.with_self_loops)
-    raise TypeError(f"plain_conv: no plain path for {type(conv).__name__}")
+    raise TypeError(f"plain_conv: no plain path for {conv}")
 
 
 def _plain_gcn(conv: GCNConv, x: Tensor, edges: PlainEdges) -> Tensor:

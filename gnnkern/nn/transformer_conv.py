@@ -1,17 +1,18 @@
 """Graph transformer: a softmax-weighted sum over the neighbours, scored by queries and keys."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnkern.graph import Graph
 from gnnkern.nn.inputs import as_graph, sparse_values
+from gnnkern.nn.layer import Layer
 from gnnkern.nn.linear import make_linear
 from gnnkern.ops.dot_attention import dot_attention
 from gnnkern.ops.edge_softmax import edge_softmax
 from gnnkern.ops.sddmm import sddmm
 
 
-class TransformerConv(nn.Module):
+class TransformerConv(Layer):
     """`out[v] = W_skip x[v] + sum over edges (u, v) of alpha_uv * (W_value x[u] + W_edge e_uv)`.
 
     `alpha` is the softmax, over the edges into `v`, of
@@ -21,6 +22,8 @@ class TransformerConv(nn.Module):
 
     Constructor, `forward` and `state_dict` (`lin_key`, `lin_query`, `lin_value`, `lin_skip`; where
     asked for `lin_edge.weight`, `lin_beta.weight`) are those of PyG's layer of the same name.
+
+    Ops: one `dot_attention`.
 
     Args:
         in_channels: Input width, or a pair of widths for sources and destinations; -1 takes the
@@ -75,11 +78,6 @@ class TransformerConv(nn.Module):
         # As in PyG, a parameter also where root_weight leaves it unused.
         self.lin_skip = make_linear(pair[1], total, bias=bias)
         self.lin_beta = make_linear(3 * total, 1, bias=False) if self.beta else None
-
-    def reset_parameters(self) -> None:
-        """Draw all weights again."""
-        for module in self.children():
-            module.reset_parameters()  # type: ignore[operator]
 
     def forward(
         self,

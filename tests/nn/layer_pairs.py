@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gnnkern
 
@@ -29,6 +30,12 @@ def awkward_edges(num_src: int = 12, num_dst: int = 12, num_edges: int = 60) -> 
     loops = torch.tensor([[1, 0, 6], [1, 0, 6]])
     edge_index = torch.cat([edge_index[:, :8], loops, edge_index[:, 8:]], dim=1)
     return edge_index[:, (edge_index != 3).all(0)]
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_cast(item, dtype) for item in value)
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _leaves(value: Any) -> list[Tensor]:
@@ -66,6 +73,52 @@ def _run(layer: nn.Module, x: Features, edges: Any, options: dict[str, Any]) -> 
     return [out.detach() for out in outputs] + gradients
 
 
+class _Watch(TorchDispatchMode):
+    def __init__(self, num_edges: int) -> None:
+        super().__init__()
+        self.num_edges = num_edges
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        views = {id(arg) for arg in args if isinstance(arg, Tensor)} if func.is_view else set()
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not views:
+                shape = tuple(tensor.shape)
+                if shape[:1] == (self.num_edges,) and tensor.numel() > self.num_edges:
+                    self.shapes.append(shape)
+        return out
+
+
+def edge_tensors_made(
+    layer: nn.Module, x: Features, graph: Any, num_edges: int, **options: Any
+) -> list[tuple[int, ...]]:
+    """Return the shapes of what forward and backward make with a row per edge, wider than 1.
+
+    Results that are written in place count once more.
+    """
+    x, options = _fresh(x), {name: _fresh(value) for name, value in options.items()}
+    layer(x, graph, **options).sum().backward()
+    with _Watch(num_edges) as watch:
+        layer(x, graph, **options).square().sum().backward()
+    return watch.shapes
+
+
+def same_state(
+    ours: nn.Module, theirs: nn.Module, dtype: torch.dtype
+) -> tuple[nn.Module, nn.Module]:
+    """Return both with the same parameters, which each has loaded from the other."""
+    assert repr(ours) == repr(theirs)
+    assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.uniform_(-1, 1)
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return ours, theirs
+
+
 def assert_same_layer(
     ours: nn.Module,
     theirs: nn.Module,
@@ -76,23 +129,8 @@ def assert_same_layer(
     **options: Any,
 ) -> None:
     """Assert that both layers agree once they share a `state_dict`, for a Graph and for `edges`."""
-    assert repr(ours) == repr(theirs)
-    assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.uniform_(-1, 1)
-    ours, theirs = ours.to(dtype), theirs.to(dtype)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-
-    if isinstance(x, tuple):
-        x = tuple(None if part is None else part.to(dtype) for part in x)
-    else:
-        x = x.to(dtype)
-    options = {
-        name: value.to(dtype) if isinstance(value, Tensor) else value
-        for name, value in options.items()
-    }
+    ours, theirs = same_state(ours, theirs, dtype)
+    x, options = _cast(x, dtype), {name: _cast(value, dtype) for name, value in options.items()}
     expected = _run(theirs, x, edges, options)
     if edges.layout is torch.strided:
         graph = gnnkern.Graph.from_edge_index(edges, num_nodes)
