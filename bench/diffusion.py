@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 import gnnkern
 from gnnkern.bench import report
@@ -194,7 +195,7 @@ def on_ranks(
         store, out = Path(folder) / "store", Path(folder) / "rows.json"
         world = parts.num_parts
         arguments = (world, str(store), folder, tau, list(names), out)
-        torch.multiprocessing.spawn(_rank, arguments, nprocs=world)
+        spawn(_rank, arguments, nprocs=world)
         rows: list[dict[str, Any]] = json.loads(out.read_text())
         return rows
 
@@ -251,14 +252,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", action="store_true", help="a process for every part")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    results = []
-    names = options.case or [*CASES]
-    with steps_progress("cases", len(names), enabled=sys.stderr.isatty()) as steps:
-        for name in names:
-            steps.begin(name)
-            methods = options.method or [*METHODS]
-            results.append(measure(CASES[name], options.parts, methods, options.ranks))
-            steps.end(str(results[-1]["rows"][-1]["exchanges"]))
     head = [
         f"machine: {report.machine_line()}",
         f"commit: {report.commit()}",
@@ -266,10 +259,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"two columns of float64 to a residual of {TOLERANCE:g}; S is the mean over in-neighbours; "
         "METIS parts; exchanges counted, nothing timed",
     ]
+    results: list[dict[str, Any]] = []
+    names = options.case or [*CASES]
+    with steps_progress("cases", len(names), enabled=sys.stderr.isatty()) as steps:
+        for name in names:
+            steps.begin(name)
+            methods = options.method or [*METHODS]
+            results.append(measure(CASES[name], options.parts, methods, options.ranks))
+            steps.end(str(results[-1]["rows"][-1]["exchanges"]))
+            if options.json is not None:
+                # After every case, so that the last one may take its time.
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                content = {"header": head, "cases": results}
+                options.json.write_text(json.dumps(content, indent=1) + "\n")
     print("\n".join([*(f"- {line}" for line in head), "", *table(results)]))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"header": head, "cases": results}, indent=1) + "\n")
     return 0
 
 
