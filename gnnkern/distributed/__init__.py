@@ -7,23 +7,30 @@ from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.plan import HaloPlan, PlanMismatch
 from gnnkern.distributed.quality import Quality
+from gnnkern.distributed.solver import solve_diffusion
 from gnnkern.distributed.storage import Manifest, load_manifest, load_part, save_parts
+from gnnkern.distributed.system import DiffusionSystem, NotConverged, Solver, SolveStats
 
 __all__ = [
     "LEVELS",
+    "DiffusionSystem",
     "HaloExchange",
     "HaloPlan",
     "Hierarchy",
     "LocalPart",
     "Manifest",
+    "NotConverged",
     "Partition",
     "PartitionedGraph",
     "PlanMismatch",
     "Quality",
+    "SolveStats",
+    "Solver",
     "Traffic",
     "cut",
     "load_manifest",
     "load_part",
     "partition",
     "save_parts",
+    "solve_diffusion",
 ]

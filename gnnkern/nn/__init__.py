@@ -12,6 +12,7 @@ from gnnkern.nn.aggregation import (
 )
 from gnnkern.nn.appnp import APPNP
 from gnnkern.nn.degree_scaler import DegreeScalerAggregation
+from gnnkern.nn.diffusion import Diffusion, PersonalizedPropagation
 from gnnkern.nn.edge_conv import EdgeConv
 from gnnkern.nn.gat_conv import GATConv
 from gnnkern.nn.gatv2_conv import GATv2Conv
@@ -39,6 +40,7 @@ __all__ = [
     "Aggregation",
     "AttentionalAggregation",
     "DegreeScalerAggregation",
+    "Diffusion",
     "EdgeConv",
     "GATConv",
     "GATv2Conv",
@@ -56,6 +58,7 @@ __all__ = [
     "MulAggregation",
     "MultiAggregation",
     "PNAConv",
+    "PersonalizedPropagation",
     "RGCNConv",
     "Relations",
     "SAGEConv",
