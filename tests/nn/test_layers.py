@@ -61,17 +61,28 @@ def test_no_edges(name):
     out.sum().backward() if out.requires_grad else None
 
 
-ONE_WALK = ["gin", "gin_narrow", "gin_mean", "graph_conv_weight", "graph_conv_max", "appnp_weight"]
-ONE_WALK += [
+ONE_WALK = [
+    "gin",
+    "gin_narrow",
+    "gin_mean",
+    "graph_conv_weight",
+    "graph_conv_max",
+    "appnp_weight",
+    "sage_mean",
+    "sage_sum_pair",
     "sage_var",
     "sage_pool",
     "sage_several_proj",
-    "sage_mean",
-    "sage_sum_pair",
     "edge_linear_sum",
     "edge_relu",
+    "edge_relu_min",
+    "pna",
+    "pna_var",
+    "pna_one",
+    "rgcn",
+    "rgcn_bases",
+    "rgcn_blocks_max",
 ]
-ONE_WALK += ["edge_relu_min", "pna", "pna_var", "pna_one", "rgcn", "rgcn_blocks_max", "rgcn_bases"]
 
 
 def _edge_tensors_made(name):
