@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnkern.graph import Graph
-from gnnkern.nn.inputs import as_graph, normalised, sparse_values
+from gnnkern.nn.normalised import NormalisedLayer
 from gnnkern.ops.spmm import spmm
 
 
-class APPNP(nn.Module):
+class APPNP(NormalisedLayer):
     """`x <- (1 - alpha) A x + alpha x_0`, K times, where A is the graph's normalised adjacency.
 
     Constructor and `forward` are those of PyG's layer of the same name; there are no parameters.
@@ -42,20 +42,12 @@ class APPNP(nn.Module):
         add_self_loops: bool = True,
         normalize: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(cached=cached, add_self_loops=add_self_loops, normalize=normalize)
         if K < 0:
             raise ValueError(f"APPNP: K must be >= 0, got {K}")
         self.K = K
         self.alpha = alpha
         self.dropout = dropout
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.normalize = normalize
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Forget the cached graph."""
-        self._cached: tuple[Graph, Tensor | None] | None = None
 
     def forward(
         self,
@@ -71,9 +63,7 @@ class APPNP(nn.Module):
                 values are the edge weights.
             edge_weight: Weight of each edge, in the caller's edge order.
         """
-        graph, weight = self._cached or self._weighted(x, edge_index, edge_weight)
-        if self.cached:
-            self._cached = graph, weight
+        graph, weight = self.weighted_graph(x, edge_index, edge_weight)
         if graph.num_src != graph.num_dst:
             raise ValueError(
                 f"APPNP: needs num_src == num_dst, got {graph.num_src} and {graph.num_dst}"
@@ -86,16 +76,6 @@ class APPNP(nn.Module):
                 weight = F.dropout(weight, self.dropout)
             x = torch.add(spmm(graph, x, weight) * (1 - self.alpha), first, alpha=self.alpha)
         return x
-
-    def _weighted(
-        self, x: Tensor, edge_index: Graph | Tensor, edge_weight: Tensor | None
-    ) -> tuple[Graph, Tensor | None]:
-        graph = as_graph(edge_index, x.shape[0], x.shape[0])
-        if edge_weight is None:
-            edge_weight = sparse_values(edge_index)
-        if not self.normalize:
-            return graph, edge_weight
-        return normalised(graph, edge_weight, x, add_self_loops=self.add_self_loops)
 
     def __repr__(self) -> str:
         """Return e.g. `APPNP(K=10, alpha=0.1)`."""

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from gnnkern.graph import Graph
-from gnnkern.nn.inputs import as_graph, normalised, sparse_values
 from gnnkern.nn.linear import make_linear
+from gnnkern.nn.normalised import NormalisedLayer
 from gnnkern.ops.spmm import spmm
 
 
-class GCNConv(nn.Module):
+class GCNConv(NormalisedLayer):
     r"""`out[v] = bias + sum over edges (u, v) of w_uv / sqrt(d_u d_v) * (W x[u])`.
 
     `d` is the weighted in-degree; self loops are part of the graph unless told otherwise: a node
@@ -46,27 +46,23 @@ class GCNConv(nn.Module):
         normalize: bool = True,
         bias: bool = True,
     ) -> None:
-        super().__init__()
         if add_self_loops is None:
             add_self_loops = normalize
         if add_self_loops and not normalize:
             raise ValueError("GCNConv: add_self_loops=True needs normalize=True")
+        super().__init__(
+            cached=cached, add_self_loops=add_self_loops, normalize=normalize, improved=improved
+        )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.improved = improved
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.normalize = normalize
         self.lin = make_linear(in_channels, out_channels, bias=False, glorot=True)
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.reset_parameters()
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def reset_parameters(self) -> None:
         """Draw the weight again, zero the bias and forget the cached graph."""
-        self.lin.reset_parameters()
+        super().reset_parameters()
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-        self._cached: tuple[Graph, Tensor | None] | None = None
 
     def forward(
         self,
@@ -87,26 +83,9 @@ class GCNConv(nn.Module):
                 "GCNConv: x must be one tensor [N, F], got a "
                 f"{type(x).__name__}; for source and destination features use SAGEConv or GATConv"
             )
-        if self._cached is not None:
-            graph, weight = self._cached
-        else:
-            graph, weight = self._normalised(x, edge_index, edge_weight)
-            if self.cached:
-                self._cached = graph, weight
+        graph, weight = self.weighted_graph(x, edge_index, edge_weight)
         out = spmm(graph, self.lin(x), weight)  # [N, out_channels]
         return out if self.bias is None else out + self.bias
-
-    def _normalised(
-        self, x: Tensor, edge_index: Graph | Tensor, edge_weight: Tensor | None
-    ) -> tuple[Graph, Tensor | None]:
-        graph = as_graph(edge_index, x.shape[0], x.shape[0])
-        if edge_weight is None:
-            edge_weight = sparse_values(edge_index)
-        if not self.normalize:
-            return graph, edge_weight
-        return normalised(
-            graph, edge_weight, x, add_self_loops=self.add_self_loops, improved=self.improved
-        )
 
     def __repr__(self) -> str:
         """Return e.g. `GCNConv(16, 32)`."""

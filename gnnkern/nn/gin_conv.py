@@ -91,8 +91,8 @@ class GINConv(_Isomorphism):
         """Return what the network makes of the sums.
 
         Args:
-            x: Node features, or a pair for sources and destinations. The second may be None: its
-                term is then left out.
+            x: Node features, or a pair for sources and destinations; without the second (None) the
+                sums are all there is.
             edge_index: A `Graph`, an integer tensor [2, E], or a torch sparse matrix
                 [num_dst, num_src].
             size: (num_src, num_dst), where x does not tell.
@@ -153,12 +153,10 @@ class GINEConv(_Isomorphism):
         """Return what the network makes of the sums.
 
         Args:
-            x: Node features, or a pair for sources and destinations. The second may be None: its
-                term is then left out.
-            edge_index: A `Graph`, an integer tensor [2, E], or a torch sparse matrix
-                [num_dst, num_src], whose values of more than one dimension are edge features.
+            x: As for `GINConv`.
+            edge_index: As there; values of a sparse matrix that are rows are edge features.
             edge_attr: Edge features, in the caller's edge order.
-            size: (num_src, num_dst), where x does not tell.
+            size: As for `GINConv`.
         """
         graph, x_src, x_dst = as_ends("GINEConv", x, edge_index, size)
         if edge_attr is None:

@@ -53,11 +53,11 @@ class GraphConv(AggregatingLayer):
         edge_weight: Tensor | None = None,  # [E]
         size: tuple[int, int] | None = None,
     ) -> Tensor:  # [num_dst, out_channels]
-        """Return the convolved features.
+        """Return the maps of each node's sum and of itself.
 
         Args:
-            x: Node features, or a pair for sources and destinations. The second may be None: its
-                term is then left out.
+            x: Node features, or a pair for sources and destinations; without the second (None)
+                there is no `W_root x[v]`.
             edge_index: A `Graph`, an integer tensor [2, E], or a torch sparse matrix
                 [num_dst, num_src] whose values are the edge weights.
             edge_weight: Weight of each edge, in the caller's edge order; None: 1.

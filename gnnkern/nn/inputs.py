@@ -76,31 +76,3 @@ def with_self_loops(graph: Graph) -> Graph:
     nodes = torch.arange(min(graph.num_src, graph.num_dst), device=graph.device)
     edge_index = torch.cat([others, nodes.expand(2, -1)], dim=1)
     return Graph.from_edge_index(edge_index, (graph.num_src, graph.num_dst))
-
-
-def normalised(
-    graph: Graph,
-    edge_weight: Tensor | None,  # [E]
-    like: Tensor,
-    *,
-    add_self_loops: bool,
-    improved: bool = False,
-) -> tuple[Graph, Tensor]:  # the graph, [E']
-    """Return a graph and its weights `w_uv / sqrt(d_u d_v)`, as graph convolutions have them.
-
-    Args:
-        graph: The graph as given.
-        edge_weight: Weight of each edge, in the caller's edge order; None: 1.
-        like: Features, for dtype and device.
-        add_self_loops: Whether a node that has no loop gets one, of weight 1.
-        improved: Whether that weighs 2.
-    """
-    if not add_self_loops:
-        return graph, graph.gcn_weights(edge_weight, dtype=like.dtype)
-    if edge_weight is None and improved:
-        edge_weight = torch.ones(graph.num_edges, dtype=like.dtype, device=like.device)
-    if edge_weight is None:
-        graph = graph.add_self_loops()
-    else:
-        graph, edge_weight = graph.add_self_loops(edge_weight, 2.0 if improved else 1.0)
-    return graph, graph.gcn_weights(edge_weight, dtype=like.dtype)

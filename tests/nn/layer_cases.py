@@ -66,6 +66,14 @@ class Case:
         return given
 
 
+PNA_AGGREGATORS = ["mean", "min", "max", "std"]
+PNA_SCALERS = ["identity", "amplification", "attenuation"]
+PAIR = {"widths": (F_IN, F_DST), "sizes": (N, N_DST)}
+SAME_PAIR = {"widths": (F_IN, F_IN), "sizes": (N, N_DST)}
+SOURCES = {"widths": (F_IN, None), "sizes": (N, N_DST), "sized": True}
+WEIGHT = ("edge_weight", 0)
+
+
 def of_pairs(*behind: nn.Module) -> Callable[[], nn.Module]:
     """A network of two nodes' features that begins with a linear map."""
     return lambda: nn.Sequential(nn.Linear(2 * F_IN, F_OUT), *deepcopy(behind))
@@ -80,18 +88,51 @@ def pna(
     return Case("PNAConv", arguments, options, widths=4, edge=edge)
 
 
+SAGE = {
+    "mean": {},
+    "max": {"aggr": "max"},
+    "min": {"aggr": "min"},
+    "sum": {"aggr": "sum"},
+    "add": {"aggr": "add"},
+    "normalize": {"normalize": True},
+    "no_root": {"root_weight": False},
+    "project": {"project": True},
+    "pool": {"aggr": "max", "project": True},
+    "no_bias": {"bias": False},
+    "var": {"aggr": "var"},
+    "std": {"aggr": "std"},
+    "mul": {"aggr": "mul"},
+    "softmax": {"aggr": "softmax"},
+    "learned_softmax": {"aggr": "softmax", "aggr_kwargs": {"learn": True}},
+    "several": {"aggr": ["mean", "max", "std", "softmax", "sum"]},
+    "several_proj": {
+        "aggr": ["mean", "max"],
+        "aggr_kwargs": {"mode": "proj", "mode_kwargs": {"in_channels": F_IN, "out_channels": 4}},
+    },
+}
+
+
+def sage() -> dict[str, Case]:
+    """Maps that make rows narrower and wider, pairs of features, sources alone."""
+    cases = {}
+    for name, options in SAGE.items():
+        cases[f"sage_{name}"] = Case("SAGEConv", (F_IN, F_OUT), options)
+        cases[f"sage_{name}_wide"] = Case("SAGEConv", (F_IN, F_IN + 1), options)
+    for aggr in ("mean", "max", "sum", "lstm", ["min", "var"]):
+        ends, options = ((F_IN, F_DST), F_OUT), {"aggr": aggr}
+        name = aggr if isinstance(aggr, str) else "several"
+        in_order = {"in_order": aggr == "lstm"}
+        cases[f"sage_{name}_pair"] = Case("SAGEConv", ends, options, **PAIR, **in_order)
+        cases[f"sage_{name}_sources"] = Case("SAGEConv", ends, options, **SOURCES, **in_order)
+    cases["sage_lstm"] = Case("SAGEConv", (F_IN, F_OUT), {"aggr": "lstm"}, in_order=True)
+    return cases
+
+
 def rgcn(width_in: Any = F_IN, **options: Any) -> Case:
     shape = PAIR if isinstance(width_in, tuple) else {"ids": options.pop("ids", False)}
     arguments = (width_in, F_OUT if "num_blocks" not in options else 6, RELATIONS)
     return Case("RGCNConv", arguments, options, edge=("edge_type", -1), **shape)
 
-
-PNA_AGGREGATORS = ["mean", "min", "max", "std"]
-PNA_SCALERS = ["identity", "amplification", "attenuation"]
-PAIR = {"widths": (F_IN, F_DST), "sizes": (N, N_DST)}
-SAME_PAIR = {"widths": (F_IN, F_IN), "sizes": (N, N_DST)}
-SOURCES = {"widths": (F_IN, None), "sizes": (N, N_DST), "sized": True}
-WEIGHT = ("edge_weight", 0)
 
 CASES = {
     "gin": Case("GINConv", (mlp,)),
@@ -116,33 +157,7 @@ CASES = {
     "appnp_weight": Case("APPNP", (3, 0.25), {"dropout": 0.5}, edge=WEIGHT),
     "appnp_no_loops": Case("APPNP", (2, 0.1), {"add_self_loops": False}),
     "appnp_raw": Case("APPNP", (2, 0.1), {"normalize": False}, edge=WEIGHT),
-    "sage_var": Case("SAGEConv", (F_IN, F_OUT), {"aggr": "var"}),
-    "sage_std": Case("SAGEConv", (F_IN, F_OUT), {"aggr": "std"}),
-    "sage_mul": Case("SAGEConv", (F_IN, F_OUT), {"aggr": "mul"}),
-    "sage_softmax": Case("SAGEConv", (F_IN, F_OUT), {"aggr": "softmax"}),
-    "sage_learned_softmax": Case(
-        "SAGEConv", (F_IN, F_OUT), {"aggr": "softmax", "aggr_kwargs": {"learn": True}}
-    ),
-    "sage_pool": Case("SAGEConv", (F_IN, F_OUT), {"aggr": "max", "project": True}),
-    "sage_lstm": Case("SAGEConv", (F_IN, F_OUT), {"aggr": "lstm"}, in_order=True),
-    "sage_lstm_pair": Case(
-        "SAGEConv", ((F_IN, F_DST), F_OUT), {"aggr": "lstm"}, in_order=True, **PAIR
-    ),
-    "sage_several": Case(
-        "SAGEConv", (F_IN, F_OUT), {"aggr": ["mean", "max", "std", "softmax", "sum"]}
-    ),
-    "sage_several_proj": Case(
-        "SAGEConv",
-        (F_IN, F_OUT),
-        {
-            "aggr": ["mean", "max"],
-            "aggr_kwargs": {
-                "mode": "proj",
-                "mode_kwargs": {"in_channels": F_IN, "out_channels": 4},
-            },
-        },
-    ),
-    "sage_several_pair": Case("SAGEConv", ((F_IN, F_DST), F_OUT), {"aggr": ["min", "var"]}, **PAIR),
+    **sage(),
     "edge_linear": Case("EdgeConv", (lambda: nn.Linear(2 * F_IN, F_OUT),)),
     "edge_linear_sum": Case("EdgeConv", (of_pairs(),), {"aggr": "sum"}),
     "edge_linear_mean": Case("EdgeConv", (of_pairs(),), {"aggr": "mean"}, **SAME_PAIR),

@@ -102,14 +102,6 @@ def test_lazy_width_is_taken_from_the_input():
     torch.testing.assert_close(loaded(x, edges), theirs(x, edges))
 
 
-def test_cached_keeps_the_first_graph():
-    layer, x = GCNConv(F_IN, F_OUT, cached=True).double(), _x()
-    first = layer(x, awkward_edges())
-    torch.testing.assert_close(layer(x, awkward_edges()[:, :5]), first)
-    layer.reset_parameters()
-    assert not torch.allclose(layer(x, awkward_edges()[:, :5]), first)
-
-
 def test_no_edges():
     layer, x = GCNConv(F_IN, F_OUT).double(), _x()
     edges = torch.empty(2, 0, dtype=torch.int64)

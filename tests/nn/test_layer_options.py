@@ -88,7 +88,7 @@ def test_bad_arguments(name):
 
 @pytest.mark.parametrize("in_channels", [-1, (-1, -1)])
 @pytest.mark.parametrize(
-    ("layer", "aggr"), [("GraphConv", "add"), ("SAGEConv", "max"), ("SAGEConv", ["mean", "std"])]
+    ("layer", "aggr"), [("GraphConv", "add"), ("SAGEConv", "mean"), ("SAGEConv", ["max", "std"])]
 )
 def test_lazy_width_is_taken_from_the_input(layer, aggr, in_channels):
     pyg = pytest.importorskip("torch_geometric.nn")
@@ -106,9 +106,10 @@ def test_sparse_matrix_same_as_edge_index():
     weight = 0.5 + torch.rand(edges.shape[1], dtype=torch.float64)
     adj = torch.sparse_coo_tensor(edges.flip(0), weight, (N, N)).coalesce()
     weights = {"graph_conv": {"edge_weight": weight}, "appnp": {"edge_weight": weight}}
-    for name in ("graph_conv", "appnp", "gin", "edge_mlp"):
+    for name in ("graph_conv", "appnp", "gin", "sage_mean", "edge_mlp"):
         layer, x = CASES[name].make(gnnkern.nn).double(), rows(N)
         torch.testing.assert_close(layer(x, adj), layer(x, edges, **weights.get(name, {})))
+        torch.testing.assert_close(layer(x, adj.to_sparse_csr()), layer(x, adj))
 
 
 def test_hooks_on_a_first_map_are_called():
@@ -138,11 +139,14 @@ def test_dropped_edges_stay_dropped_and_keep_the_mean():
     assert {round(out, 4) for out in outs} == {round(late, 4), round(never, 4)}
 
 
-def test_cached_keeps_the_first_graph():
-    layer, x = gnnkern.nn.APPNP(2, 0.1, cached=True), rows(N)
+@pytest.mark.parametrize(
+    ("layer", "arguments"), [("APPNP", (2, 0.1)), ("GCNConv", (F_IN, F_OUT))], ids=str
+)
+def test_cached_keeps_the_first_graph(layer, arguments):
+    layer, x = getattr(gnnkern.nn, layer)(*arguments, cached=True).double(), rows(N)
     first = layer(x, awkward_edges())
-    torch.testing.assert_close(layer(x, awkward_edges()[:, :5]), first)
-    torch.testing.assert_close(deepcopy(layer)(x, awkward_edges()[:, :5]), first)
+    for same in (layer, deepcopy(layer)):
+        torch.testing.assert_close(same(x, awkward_edges()[:, :5]), first)
     layer.reset_parameters()
     assert not torch.allclose(layer(x, awkward_edges()[:, :5]), first)
 

@@ -62,8 +62,9 @@ def test_no_edges(name):
 
 
 ONE_WALK = ["gin", "gin_narrow", "gin_mean", "graph_conv_weight", "graph_conv_max", "appnp_weight"]
-ONE_WALK += ["sage_var", "sage_pool", "sage_several_proj", "edge_linear_sum", "edge_relu"]
-ONE_WALK += ["edge_relu_min", "pna", "pna_var", "pna_one", "rgcn", "rgcn_blocks_max", "rgcn_bases"]
+ONE_WALK += ["sage_mean", "sage_sum_pair", "sage_var", "sage_pool", "sage_several_proj"]
+ONE_WALK += ["edge_linear_sum", "edge_relu", "edge_relu_min", "pna", "pna_var", "pna_one"]
+ONE_WALK += ["rgcn", "rgcn_bases", "rgcn_blocks_max"]
 
 
 def _edge_tensors_made(name):
