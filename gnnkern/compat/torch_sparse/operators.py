@@ -73,7 +73,8 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
     ),
     "spmm_min": (f"({_SELECT}) -> (Tensor, Tensor)", _spmm_min),
     "spmm_max": (f"({_SELECT}) -> (Tensor, Tensor)", _spmm_max),
-} | sampling.OPERATORS
+    **sampling.OPERATORS,
+}
 
 
 def define() -> torch.library.Library:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gnnkern import nn
@@ -21,9 +20,11 @@ from gnnkern.graph import Graph
 from gnnkern.integrations.pyg.graph_cache import GraphCache
 from gnnkern.integrations.pyg.whole import (
     Refused,
+    aggregation,
     arguments,
     check_edges,
     check_features,
+    check_plain_precision,
     plain_call,
     replace_calls,
 )
@@ -55,7 +56,7 @@ def _run(name: str, ours: Any, cache: GraphCache, layer: Any, *args: Any, **kwar
     x, edge_attr, size = given["x"], given.get("edge_attr"), given.get("size")
     asked = given.get("return_attention_weights")
     wants_weights = isinstance(asked, bool) if name == "TransformerConv" else bool(asked)
-    if layer.aggr not in ("add", "sum") or type(layer.aggr_module).__name__ != "SumAggregation":
+    if aggregation(layer) != "sum":
         raise Refused(f"aggr={layer.aggr!r}")
     _check_features(name, x, edge_attr)
     index = check_edges(given["edge_index"])
@@ -77,8 +78,7 @@ def _check_features(name: str, x: Any, edge_attr: Any) -> None:
     check_features(*parts)
     if edge_attr is not None:
         check_features(edge_attr if edge_attr.dim() == 2 else edge_attr.reshape(-1, 1))
-    if torch._C._is_any_autocast_enabled():
-        raise Refused("autocast")
+    check_plain_precision()
 
 
 def _forward(

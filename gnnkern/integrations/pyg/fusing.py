@@ -17,6 +17,7 @@ from gnnkern.integrations.pyg import (
     report,
     several,
     staying,
+    sums,
 )
 from gnnkern.integrations.pyg.expressions import Cat, Expression, Gather, Pair, Sum, same_index
 from gnnkern.integrations.pyg.graph_cache import GraphCache
@@ -231,11 +232,11 @@ def split_ends(
         if isinstance(lhs, Gather) and isinstance(rhs, Gather):
             raise Unfused("two ends of which none, or both, are the node")
         return None, expression, op
-    at_node, other = (lhs, rhs) if is_own[0] else (rhs, lhs)
+    at_node, rest = (lhs, rhs) if is_own[0] else (rhs, lhs)
     assert isinstance(at_node, Gather)
     if op == "div":
         raise Unfused("a quotient of what lies at the node")
-    return at_node, other, "rsub" if op == "sub" and is_own[0] else op
+    return at_node, rest, "rsub" if op == "sub" and is_own[0] else op
 
 
 def _spmm(graph: Graph, x: Tensor, edge: Tensor | None, op: str, reduce: str) -> Tensor:
@@ -283,7 +284,7 @@ def apply(ops: FusedOps) -> Callable[[], None]:
     MessagePassing._index_select_safe = gather
     staying.on_both_ends["dot"] = ops.dot
     undo_layers = [several.apply(ops)]
-    for module in (attention, principal, relations):
+    for module in (attention, principal, relations, sums):
         undo_layers += module.apply(ops.cache)
 
     def undo() -> None:

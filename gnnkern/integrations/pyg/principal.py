@@ -30,6 +30,7 @@ from gnnkern.integrations.pyg.whole import (
     arguments,
     check_edges,
     check_features,
+    check_plain_precision,
     is_watched,
     replace_calls,
 )
@@ -52,8 +53,7 @@ def _run(cache: GraphCache, layer: Any, *args: Any, **kwargs: Any) -> Tensor:
     index = check_edges(given["edge_index"])
     if given.get("edge_attr") is not None or layer.edge_dim is not None:
         raise Refused("edge features")
-    if torch._C._is_any_autocast_enabled():
-        raise Refused("autocast")
+    check_plain_precision()
     reduces = _check_modules(layer)
     num_nodes, width = x.shape[0], layer.towers * layer.F_in
     if x.shape[1] != (width if layer.divide_input else layer.F_in):

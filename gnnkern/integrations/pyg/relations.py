@@ -20,21 +20,16 @@ from gnnkern.graph import Graph
 from gnnkern.integrations.pyg.graph_cache import GraphCache
 from gnnkern.integrations.pyg.whole import (
     Refused,
+    aggregation,
     arguments,
     check_edges,
     check_features,
+    check_plain_precision,
     replace_calls,
 )
 from gnnkern.ops.spmm import spmm
 
 __all__ = ["apply"]
-
-_AGGREGATIONS = {
-    "add": ("sum", "SumAggregation"),
-    "sum": ("sum", "SumAggregation"),
-    "mean": ("mean", "MeanAggregation"),
-    "max": ("max", "MaxAggregation"),
-}
 
 
 def apply(cache: GraphCache) -> list[Callable[[], None]]:
@@ -51,8 +46,8 @@ def _run(cache: GraphCache, layer: Any, *args: Any, **kwargs: Any) -> Tensor:
     src, dst = x if isinstance(x, tuple) and len(x) == 2 else (x, x)
     check_features(src, dst)
     index = check_edges(given["edge_index"])
-    reduce, module = _AGGREGATIONS.get(layer.aggr, ("", ""))
-    if type(layer.aggr_module).__name__ != module:
+    reduce = aggregation(layer)
+    if reduce is None:
         raise Refused(f"aggr={layer.aggr!r}")
     _check_types(layer, src, dst, index, edge_type)
     out = _sum_over_relations(cache, layer, src, dst.shape[0], index, edge_type, reduce)
@@ -73,8 +68,7 @@ def _check_types(layer: Any, src: Tensor, dst: Tensor, index: Tensor, edge_type:
         raise Refused("features and weights of different dtypes")
     if torch.promote_types(src.dtype, torch.get_default_dtype()) != src.dtype:
         raise Refused(f"features of {src.dtype}, whose result is wider")
-    if torch._C._is_any_autocast_enabled():
-        raise Refused("autocast")
+    check_plain_precision()
     from torch_geometric import backend, typing
 
     by_segments = typing.WITH_SEGMM and layer.num_bases is None and layer.num_blocks is None
@@ -97,65 +91,50 @@ def _sum_over_relations(
     width_in, width_out = x.shape[1], layer.out_channels
     if layer.num_blocks is None and weight.shape[1] != width_in:
         raise Refused("features of another width")
-    if layer.num_blocks is None and reduce != "max" and width_out < width_in:
-        graph, count = _graph_by_source(cache, index, edge_type, num_dst, x.shape[0], relations)
+    key = (num_dst, x.shape[0], relations)
+    by_source = layer.num_blocks is None and reduce != "max" and width_out < width_in
+    graph, count = _graph(cache, index, edge_type, *key, by_source)
+    # A factor of each edge: the gradient then divides no row of every relation.
+    factor = count.to(x.dtype).reciprocal() if reduce == "mean" else None
+    if by_source:
         mapped = x @ weight.transpose(0, 1).reshape(width_in, relations * width_out)
-        factor = count.to(x.dtype).reciprocal() if reduce == "mean" else None
         return spmm(graph, mapped.view(-1, width_out), factor)
-    graph = _graph_by_row(cache, index, edge_type, num_dst, x.shape[0], relations)
-    rows = spmm(graph, x, reduce=reduce)  # [num_dst * R, F_in]
+    rows = spmm(graph, x, factor, reduce="max" if reduce == "max" else "sum")
     if layer.num_blocks is None:
         return rows.view(num_dst, -1) @ weight.reshape(-1, width_out)
-    rows = rows.view(num_dst, relations, layer.num_blocks, -1)
-    out: Tensor = torch.einsum("nrbi,rbio->nbo", rows, weight)
-    return out.reshape(num_dst, width_out)
+    rows = rows.view(num_dst, relations, layer.num_blocks, -1)  # of [num_dst * R, F_in]
+    out: Tensor = torch.einsum("nrbi,rbio->nbo", rows, weight).reshape(num_dst, width_out)
+    return out
 
 
-def _of_relations(
-    index: Tensor, edge_type: Tensor, relations: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sources, destinations and types of the edges that are of any relation, as PyG takes them."""
-    known = (edge_type >= 0) & (edge_type < relations)
-    src, dst, kind = index[0].long(), index[1].long(), edge_type.long()
-    if bool(known.all()):
-        return src, dst, kind
-    return src[known], dst[known], kind[known]
-
-
-def _graph_by_row(
-    cache: GraphCache, index: Tensor, edge_type: Tensor, num_dst: int, num_src: int, relations: int
-) -> Graph:
-    """Edges into row `dst * R + type`."""
-
-    def build() -> Graph:
-        src, dst, kind = _of_relations(index, edge_type, relations)
-        _check_nodes(dst, num_dst)
-        rows = dst * relations + kind
-        return Graph.from_edge_index(torch.stack((src, rows)), (num_src, num_dst * relations))
-
-    key = ("relations by row", num_dst, num_src, relations)
-    return cache.remember(key, (index, edge_type), build)  # type: ignore[no-any-return]
-
-
-def _graph_by_source(
-    cache: GraphCache, index: Tensor, edge_type: Tensor, num_dst: int, num_src: int, relations: int
+def _graph(
+    cache: GraphCache,
+    index: Tensor,
+    edge_type: Tensor,
+    num_dst: int,
+    num_src: int,
+    relations: int,
+    by_source: bool,
 ) -> tuple[Graph, Tensor]:
-    """Edges from row `src * R + type`, and of how many each is of its node and type, [E]."""
+    """The graph, and how many edges each edge shares its destination and type with, [E].
+
+    Edges lead from `src * R + type` to the destination, or from the source to `dst * R + type`.
+    """
 
     def build() -> tuple[Graph, Tensor]:
-        src, dst, kind = _of_relations(index, edge_type, relations)
-        _check_nodes(dst, num_dst)
-        _check_nodes(src, num_src)
-        rows = src * relations + kind
-        graph = Graph.from_edge_index(torch.stack((rows, dst)), (num_src * relations, num_dst))
+        src, dst, kind = index[0].long(), index[1].long(), edge_type.long()
+        for numbers, count in ((src, num_src), (dst, num_dst), (kind, relations)):
+            _check_range(numbers, count)
         group = dst * relations + kind
-        count = torch.bincount(group, minlength=num_dst * relations)[group]
-        return graph, count
+        ends = (src * relations + kind, dst) if by_source else (src, group)
+        wide, narrow = (relations, 1) if by_source else (1, relations)
+        graph = Graph.from_edge_index(torch.stack(ends), (num_src * wide, num_dst * narrow))
+        return graph, torch.bincount(group, minlength=num_dst * relations)[group]
 
-    key = ("relations by source", num_dst, num_src, relations)
+    key = ("relations", by_source, num_dst, num_src, relations)
     return cache.remember(key, (index, edge_type), build)  # type: ignore[no-any-return]
 
 
-def _check_nodes(nodes: Tensor, count: int) -> None:
-    if nodes.numel() and not 0 <= int(nodes.min()) <= int(nodes.max()) < count:
-        raise Refused("nodes that do not exist")
+def _check_range(numbers: Tensor, count: int) -> None:
+    if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
+        raise Refused("nodes or types that do not exist")

@@ -20,9 +20,11 @@ from gnnkern.integrations.pyg.stepping_aside import observed, reason_against
 
 __all__ = [
     "Refused",
+    "aggregation",
     "arguments",
     "check_edges",
     "check_features",
+    "check_plain_precision",
     "is_watched",
     "plain_call",
     "replace_calls",
@@ -38,7 +40,8 @@ class Refused(Exception):
 def replace_calls(theirs: Any, run: Callable[..., Any]) -> Callable[[], None]:
     """Have `run(layer, ...)` stand for calls of a layer of this type; what is returned undoes it.
 
-    `run` raises `Refused`, or a ValueError of the kernels, where PyG is to do it.
+    `run` raises `Refused`, or a ValueError of the kernels, where PyG is to do it; NotImplemented is
+    for layers whose parts alone are patched.
     """
     name = theirs.__name__
     is_compiling = torch.compiler.is_compiling
@@ -55,6 +58,8 @@ def replace_calls(theirs: Any, run: Callable[..., Any]) -> Callable[[], None]:
             except ValueError as error:
                 why = "refused: " + str(error).split(",")[0]
             else:
+                if out is NotImplemented:
+                    return plain_call(self, *args, **kwargs)
                 report.accelerated(f"fused {name}")
                 return out
         report.left(f"fused {name}", why)
@@ -83,6 +88,27 @@ def arguments(
     if not fits or not required <= set(given):
         raise Refused("arguments that PyG refuses")
     return given
+
+
+_AGGREGATIONS = {
+    "add": ("sum", "SumAggregation"),
+    "sum": ("sum", "SumAggregation"),
+    "mean": ("mean", "MeanAggregation"),
+    "max": ("max", "MaxAggregation"),
+}
+
+
+def aggregation(layer: Any) -> str | None:
+    """The reduction of a layer that aggregates by PyG's own module; None for all others."""
+    reduce, module = _AGGREGATIONS.get(str(layer.aggr), (None, ""))
+    is_own = type(layer.aggr_module).__name__ == module and not is_watched(layer.aggr_module)
+    return reduce if is_own else None
+
+
+def check_plain_precision() -> None:
+    """Raise `Refused` under autocast, whose dtypes follow PyG's order of operations."""
+    if torch._C._is_any_autocast_enabled():
+        raise Refused("autocast")
 
 
 def check_features(*tensors: Any) -> None:
@@ -141,7 +167,8 @@ def _reason_against_layer(layer: Any) -> str | None:
     # A method or function set on this one object replaces what its class does.
     if _METHODS & (vars(layer).keys() - _set_by_pyg(layer)):
         return "methods of the layer's own"
-    if layer.flow != "source_to_target" or layer.node_dim != 0:
+    # The features have two dimensions.
+    if layer.flow != "source_to_target" or layer.node_dim not in (0, -2):
         return f"flow={layer.flow!r}, node_dim={layer.node_dim}"
     if layer.decomposed_layers != 1:
         return "decomposed layers"
