@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "attention.h"
 #include "dispatch.h"
 #include "lanes.h"
 #include "walk.h"
