@@ -1,10 +1,8 @@
 // Dropout from a counter-based generator: which elements are kept depends on the seed and on the
 // caller's edge position alone.
-//
-// Philox-4x32 with 7 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011:
-// the fewest rounds that pass BigCrush). Element i uses word i % 4 of block i / 4.
 #pragma once
 
+#include "../philox.h"
 #include "items.h"
 
 namespace gnnkern::GNNKERN_ISA {
@@ -13,39 +11,19 @@ typedef uint64_t vec_u64 __attribute__((vector_size(kVectorBytes)));
 inline constexpr int kPhiloxLanes = kVectorBytes / 8;
 
 // Products of the low halves of 64-bit lanes.
-static inline vec_u64 multiply_low_halves(vec_u64 a, vec_u64 b) {
+struct MultiplyLowHalves {
+  vec_u64 operator()(vec_u64 a, vec_u64 b) const {
 #if defined(__AVX512F__)
-  return (vec_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+    return (vec_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
-  return (vec_u64)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+    return (vec_u64)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__SSE2__)
-  return (vec_u64)_mm_mul_epu32((__m128i)a, (__m128i)b);
+    return (vec_u64)_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
-  return (a & 0xffffffffu) * (b & 0xffffffffu);
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
 #endif
-}
-
-// The four words of one block per lane, each in the low half of its lane.
-struct PhiloxBlocks {
-  vec_u64 word[4];
-};
-
-static inline PhiloxBlocks philox(vec_u64 counter, uint64_t seed) {
-  constexpr uint64_t kLow = 0xffffffffu;
-  vec_u64 c0 = counter & kLow, c1 = counter >> 32, c2{}, c3{};
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 7; ++round) {
-    const vec_u64 product0 = multiply_low_halves(vec_u64{} + 0xD2511F53u, c0);
-    const vec_u64 product1 = multiply_low_halves(vec_u64{} + 0xCD9E8D57u, c2);
-    c0 = (product1 >> 32) ^ c1 ^ uint64_t{k0};
-    c1 = product1 & kLow;
-    c2 = (product0 >> 32) ^ c3 ^ uint64_t{k1};
-    c3 = product0 & kLow;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
-  return {{c0, c1, c2, c3}};
-}
+};
 
 // Elements that wait for a full vector of blocks. With kWords = 4 a block serves four elements in
 // sequence, with kWords = 1 the one whose number was pushed.
@@ -54,12 +32,10 @@ class Dropper {
  public:
   Dropper(const Dropout& dropout, const compute_t* from, compute_t* to)
       : seed_(dropout.seed),
+        threshold_(dropout_threshold(dropout.probability)),
         scale_(static_cast<compute_t>(1.0 / (1.0 - dropout.probability))),
         from_(from),
-        to_(to) {
-    const double bound = dropout.probability * 4294967296.0 + 0.5;
-    threshold_ = bound >= 4294967295.0 ? 4294967295u : static_cast<uint64_t>(bound);
-  }
+        to_(to) {}
 
   void push(uint64_t first_element) {
     element_[waiting_++] = first_element;
@@ -69,7 +45,7 @@ class Dropper {
   void flush() {
     vec_u64 element;
     std::memcpy(&element, element_, sizeof(element));
-    const PhiloxBlocks blocks = philox(element >> 2, seed_);
+    const PhiloxBlocks<vec_u64> blocks = philox(element >> 2, seed_, MultiplyLowHalves{});
     for (int lane = 0; lane < waiting_; ++lane) {
       for (int word = 0; word < kWords; ++word) {
         const uint64_t drawn = blocks.word[kWords == 4 ? word : element_[lane] & 3][lane];

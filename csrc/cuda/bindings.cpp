@@ -19,6 +19,17 @@ Walk walk_argument(const py::tuple& fields) {
           size(5),    size(6),    size(7)};
 }
 
+void bind_sort_edges(Address rows, int64_t row_stride, Address cols, int64_t col_stride,
+                     Address begins, int64_t num_begins, Address numbers, int index_code,
+                     int64_t num_edges, int64_t num_rows, int64_t num_cols, int out_code,
+                     Address indptr, Address indices, Address edge_id, Address status,
+                     Address workspace, int64_t workspace_bytes, Address stream) {
+  sort_edges({at(rows), at(cols), at(begins), at(numbers), index_type(index_code), row_stride,
+              col_stride, num_edges, num_rows, num_cols, num_begins, index_type(out_code),
+              at(indptr), at(indices), at(edge_id), at(status), at(workspace), workspace_bytes},
+             at(stream));
+}
+
 void bind_make_plan(Address plan, Address indptr, int index_code, int64_t num_rows,
                     int64_t num_edges, int64_t chunk_edges, Address stream) {
   make_plan({at(plan), at(indptr), index_type(index_code), num_rows, num_edges, chunk_edges},
@@ -55,6 +66,89 @@ void bind_row_reduce(const py::tuple& walk, Address out, Address argument, int a
              at(stream));
 }
 
+// What _shape of gnnkern/_cuda/attention_loops.py returns.
+AttentionShape attention_shape(const py::tuple& fields) {
+  if (fields.size() != 8) throw py::value_error("the shape of attention has 8 fields");
+  AttentionShape shape{};
+  shape.walk = walk_argument(fields[0].cast<py::tuple>());
+  shape.dtype = scalar_type(fields[1].cast<int>());
+  shape.heads = fields[2].cast<int64_t>();
+  shape.head_width = fields[3].cast<int64_t>();
+  shape.dropout = {at<const int64_t>(fields[4].cast<Address>()), fields[5].cast<uint32_t>(),
+                   fields[6].cast<double>()};
+  shape.factor = fields[7].cast<double>();
+  return shape;
+}
+
+template <void (*launcher)(const AttentionArgs&, void*)>
+void bind_attention(const py::tuple& shape, Address own, Address key, Address value, Address att,
+                    Address edge_score, Address edge_x, Address out, Address wide_out,
+                    Address log_sum_exp, Address largest, Address total, Address acc,
+                    Address stream) {
+  launcher({attention_shape(shape), at(own), at(key), at(value), at(att), at(edge_score),
+            at(edge_x), at(out), at(wide_out), at(log_sum_exp), at(largest), at(total), at(acc)},
+           at(stream));
+}
+
+void bind_attention_statistics(int dtype, int64_t num_rows, int64_t head_width, Address statistics,
+                               Address log_sum_exp, Address out, Address grad, Address score,
+                               Address stream) {
+  attention_statistics({scalar_type(dtype), num_rows, head_width, at(statistics), at(log_sum_exp),
+                        at(out), at(grad), at(score)},
+                       at(stream));
+}
+
+template <void (*launcher)(const AttentionSourceArgs&, void*)>
+void bind_attention_backward(const py::tuple& shape, Address grad_value, Address grad_key,
+                             Address grad_score, Address grad_edge_score, Address grad_edge_x,
+                             Address value_sum, Address key_sum, Address key, Address value,
+                             Address query, Address grad, Address statistics, Address edge_score,
+                             Address edge_x, Address stream) {
+  launcher({attention_shape(shape), at(grad_value), at(grad_key), at(grad_score),
+            at(grad_edge_score), at(grad_edge_x), at(value_sum), at(key_sum), at(key), at(value),
+            at(query), at(grad), at(statistics), at(edge_score), at(edge_x)},
+           at(stream));
+}
+
+void bind_dot_attention_backward_query(const py::tuple& shape, Address grad_query,
+                                       Address query_sum, Address key, Address edge_x,
+                                       Address grad_score, Address stream) {
+  dot_attention_backward_query(
+      {attention_shape(shape), at(grad_query), at(query_sum), at(key), at(edge_x), at(grad_score)},
+      at(stream));
+}
+
+py::tuple bind_gatv2_attention_sizes(const py::tuple& fields) {
+  const AttentionShape shape = attention_shape(fields);
+  return py::make_tuple(gatv2_blocks(shape), gatv2_sign_bytes(shape));
+}
+
+void bind_gatv2_attention_backward(const py::tuple& shape, const py::tuple& reverse,
+                                   Address grad_x_src, Address grad_x_dst, Address att_sum,
+                                   int64_t num_sums, Address grad_edge_x, Address kept,
+                                   Address grad_score, Address signs, Address dst_sum,
+                                   Address src_sum, Address x_src, Address x_dst, Address att,
+                                   Address edge_x, Address grad, Address statistics,
+                                   Address stream) {
+  gatv2_attention_backward({attention_shape(shape),
+                            at(grad_x_dst),
+                            at(att_sum),
+                            num_sums,
+                            at(grad_edge_x),
+                            {at(kept), at(grad_score), at<uint8_t>(signs)},
+                            at(dst_sum),
+                            at(x_src),
+                            at(x_dst),
+                            at(att),
+                            at(edge_x),
+                            at(grad),
+                            at(statistics),
+                            walk_argument(reverse),
+                            at(grad_x_src),
+                            at(src_sum)},
+                           at(stream));
+}
+
 // An operand of an edge: (address, table of columns, stride, end).
 EdgeOperand operand_argument(const py::tuple& fields) {
   if (fields.size() != 4) throw py::value_error("an operand has 4 fields");
@@ -84,6 +178,14 @@ void bind_segment_softmax(const py::tuple& walk, Address out, Address x, Address
                   at(stream));
 }
 
+void bind_scale_by_group(const py::tuple& walk, Address out, Address x, Address index,
+                         Address statistics, Address scale, int dtype, int64_t width,
+                         int64_t x_stride, bool is_exponential, Address stream) {
+  scale_by_group({walk_argument(walk), at(out), at(x), at(index), at(statistics), at(scale),
+                  scalar_type(dtype), width, x_stride, is_exponential},
+                 at(stream));
+}
+
 void bind_gather_rows(Address out, Address x, Address index, int index_code, int64_t num_rows,
                       int64_t row_bytes, int64_t x_row_bytes, Address stream) {
   gather_rows({at(out), at(x), at(index), index_type(index_code), num_rows, row_bytes, x_row_bytes},
@@ -102,11 +204,23 @@ void bind_scatter_add_rows(Address out, Address x, Address target, Address begin
 
 void bind_cuda(py::module_& m) {
   m.def("unusable", &unusable);
+  m.def("sort_edges_bytes", &sort_edges_bytes);
+  m.def("sort_edges", &bind_sort_edges);
   m.def("make_plan", &bind_make_plan);
   m.def("inverse", &bind_inverse);
   m.def("row_reduce", &bind_row_reduce);
+  m.def("gat_attention", &bind_attention<gat_attention>);
+  m.def("dot_attention", &bind_attention<dot_attention>);
+  m.def("gatv2_attention", &bind_attention<gatv2_attention>);
+  m.def("attention_statistics", &bind_attention_statistics);
+  m.def("gat_attention_backward", &bind_attention_backward<gat_attention_backward>);
+  m.def("dot_attention_backward", &bind_attention_backward<dot_attention_backward>);
+  m.def("dot_attention_backward_query", &bind_dot_attention_backward_query);
+  m.def("gatv2_attention_sizes", &bind_gatv2_attention_sizes);
+  m.def("gatv2_attention_backward", &bind_gatv2_attention_backward);
   m.def("edge_products", &bind_edge_products);
   m.def("segment_softmax", &bind_segment_softmax);
+  m.def("scale_by_group", &bind_scale_by_group);
   m.def("gather_rows", &bind_gather_rows);
   m.def("scatter_add_rows", &bind_scatter_add_rows);
 }

@@ -13,14 +13,13 @@ multiplied by these; so do the chunks of long rows, which are folded in order. A
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from gnnkern._native import Csr, accumulate_dtype
+from gnnkern._attention_loops import Dropout, Operands, Results
 from gnnkern._triton.attention_tiles import (
     cells_of,
     edges_at,
@@ -31,13 +30,14 @@ from gnnkern._triton.attention_tiles import (
     tile_at,
 )
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.dropout import Dropout, drop
+from gnnkern._triton.dropout import drop
 from gnnkern._triton.fold import long_row
-from gnnkern._triton.launch import accumulator, alignment, run, walk_of
+from gnnkern._triton.launch import accumulator, alignment, run
 from gnnkern._triton.plan import row_part, slot_of_part
 from gnnkern._triton.policies import merge, shrink, start, step
+from gnnkern._walk import Walk
 
-__all__ = ["Operands", "attend"]
+__all__ = ["run_forward"]
 
 
 @triton.jit
@@ -305,56 +305,22 @@ def _fold_attention_kernel(
 # -- launcher --------------------------------------------------------------------------------------
 
 
-class Operands(NamedTuple):
-    """What scores and values are made of, as `_attention_kernel` takes them."""
-
-    own: Tensor
-    key: Tensor
-    value: Tensor
-    att: Tensor | None = None
-    edge_score: Tensor | None = None
-    edge_x: Tensor | None = None
-
-    def contiguous(self) -> Operands:
-        """The same, each in one piece."""
-        return Operands(*(None if t is None else t.contiguous() for t in self))  # type: ignore[arg-type]
-
-
-def attend(
-    csr: Csr,
+def run_forward(
+    walk: Walk,
     kind: str,
     operands: Operands,
     factor: float,
     dropout: Dropout,
-    save: bool,
+    results: Results,
     tiles: Tiles | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(out [num_rows, H, D], log_sum_exp [num_rows, H], wide_out).
-
-    wide_out is `out` before it is rounded where `save` asks for it and value is a half, otherwise
-    empty. The gradient subtracts <out, grad> from numbers close to it and needs all its digits.
-    `tiles` takes the place of the rule of `configs`.
-    """
-    operands = operands.contiguous()
+) -> None:
+    """What `AttentionLoops` asks for; `tiles` takes the place of the rule of `configs`."""
     value = operands.value
-    walk = walk_of(csr)
     _, heads, head_width = value.shape
-    wide = accumulate_dtype(value.dtype)
-    out = value.new_empty((walk.num_rows, heads, head_width))
-    log_sum_exp = value.new_empty(out.shape[:2], dtype=wide)
-    keeps_wide = save and wide != value.dtype
-    wide_out = log_sum_exp.new_empty(out.shape if keeps_wide else (0,))
-    if out.numel() == 0:
-        return out, log_sum_exp.fill_(-torch.inf), wide_out
-    is_double = wide == torch.float64
+    is_double = value.dtype == torch.float64
     tiles = tiles or tiles_for("attention", head_width, walk.degree, is_double, heads)
     vec = alignment(value.element_size(), head_width)
     num_tiles = -(-heads // tiles.outputs) * -(-head_width // tiles.columns)
-    largest = total = acc = None
-    if walk.plan is not None:
-        largest, total = log_sum_exp.new_empty((2, walk.num_chunks, heads)).unbind()
-        acc = log_sum_exp.new_empty((walk.num_chunks, heads, head_width))
-    results = (out, wide_out if keeps_wide else None, log_sum_exp, largest, total, acc)
     run(
         _attention_kernel,
         (walk.items(tiles.rows), num_tiles),
@@ -400,4 +366,3 @@ def attend(
             HEADS=tiles.outputs,
             BLOCK_D=tiles.columns,
         )
-    return out, log_sum_exp, wide_out

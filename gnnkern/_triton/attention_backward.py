@@ -9,15 +9,14 @@ KIND is "gat" or "dot", as in `attention`; of "dot" the queries are gathered, to
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._edge_loops import chunk_states
-from gnnkern._native import Csr, accumulate_dtype
+from gnnkern._attention_loops import Dropout, Operands, SourceGradients
 from gnnkern._triton.attention_tiles import (
     cells_of,
     edges_at,
@@ -27,13 +26,14 @@ from gnnkern._triton.attention_tiles import (
     tile_at,
 )
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.dropout import Dropout, drop
+from gnnkern._triton.dropout import drop
 from gnnkern._triton.fold import fold
-from gnnkern._triton.launch import accumulator, alignment, run, walk_of
+from gnnkern._triton.launch import accumulator, alignment, run
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.score_gradient import score_gradient
+from gnnkern._walk import Walk
 
-__all__ = ["SourceGradients", "source_gradients"]
+__all__ = ["run_by_source"]
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_edges", "num_chunks", "threshold"])
@@ -231,54 +231,25 @@ def _by_source_kernel(
 # -- launchers -------------------------------------------------------------------------------------
 
 
-class SourceGradients(NamedTuple):
-    """What `source_gradients` returns; empty where it was not asked for."""
-
-    value: Tensor  # [num_src, H, D]
-    key: Tensor  # [num_src, H, D]; gat: [num_src, H]
-    score: Tensor  # [E, H] in accumulation precision; dot: of the dot products
-    edge_score: Tensor  # [E, H]
-    edge_x: Tensor  # [E, H, D]
-
-
-def source_gradients(
-    rev: Csr,
+def run_by_source(
+    walk: Walk,
     kind: str,
-    key: Tensor,  # [num_src, H, D]; gat: [num_src, H]
-    value: Tensor,  # [num_src, H, D]
-    query: Tensor | None,  # dot: [num_dst, H, D]
-    edge_score: Tensor | None,  # [E, H]
-    edge_x: Tensor | None,  # [E, H, D]
+    operands: Operands,
     factor: float,
     dropout: Dropout,
-    grad: Tensor,  # [num_dst, H, D] contiguous
+    grad: Tensor,  # [num_dst, H, D]
     statistics: Tensor,  # [num_dst, H, words]
-    need_edge_score: bool,
-    need_edge_x: bool,
+    grads: SourceGradients,
+    value_sum: Tensor | None,  # [num_chunks, H * D]
+    key_sum: Tensor | None,  # [num_chunks, H * D]; gat: [num_chunks, H]
     tiles: Tiles | None = None,
-) -> SourceGradients:
-    """Gradients of keys, values, scores and edges; `tiles` takes the place of the rule."""
-    walk = walk_of(rev)
-    num_edges, (_, heads, head_width) = walk.num_edges, value.shape
-    key, value = key.contiguous(), value.contiguous()
-    query = None if query is None else query.contiguous()
-    edge_score = None if edge_score is None else edge_score.contiguous()
-    edge_x = None if edge_x is None else edge_x.contiguous()
-    wide = accumulate_dtype(value.dtype)
-    grads = SourceGradients(
-        torch.empty_like(value),
-        torch.empty_like(key),
-        value.new_empty((num_edges, heads), dtype=wide),
-        value.new_empty((num_edges, heads) if need_edge_score else (0,)),
-        value.new_empty((num_edges, heads, head_width) if need_edge_x else (0,)),
-    )
-    if num_edges == 0 or value.numel() == 0:
-        return SourceGradients(*(tensor.zero_() for tensor in grads))
-    is_double = wide == torch.float64
+) -> None:
+    """What `AttentionLoops` asks for; `tiles` takes the place of the rule of `configs`."""
+    value = operands.value
+    _, heads, head_width = value.shape
+    is_double = value.dtype == torch.float64
     tiles = tiles or tiles_for("attention_backward", head_width, walk.degree, is_double, heads)
     vec = alignment(value.element_size(), head_width)
-    value_sum, _ = chunk_states(walk, heads * head_width, "sum", False, value)
-    key_sum, _ = chunk_states(walk, key.shape[1:].numel(), "sum", False, value)
     run(
         _by_source_kernel,
         (walk.items(tiles.rows), -(-heads // tiles.outputs) * -(-head_width // tiles.columns)),
@@ -286,17 +257,17 @@ def source_gradients(
         grads.value,
         grads.key,
         grads.score,
-        grads.edge_score if need_edge_score else None,
-        grads.edge_x if need_edge_x else None,
+        grads.edge_score if grads.edge_score.numel() else None,
+        grads.edge_x if grads.edge_x.numel() else None,
         value_sum,
         key_sum,
-        key,
+        operands.key,
         value,
-        query,
+        operands.own if kind == "dot" else None,
         grad,
         statistics,
-        edge_score,
-        edge_x,
+        operands.edge_score,
+        operands.edge_x,
         walk.indptr,
         walk.indices,
         walk.edge_id,
@@ -320,4 +291,3 @@ def source_gradients(
     )
     fold(walk, value_sum, None, grads.value, None, "sum")
     fold(walk, key_sum, None, grads.key, None, "sum")
-    return grads

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from gnnkern.reference.philox import dropout_threshold
-
-__all__ = ["Dropout", "drop"]
-
-
-class Dropout(NamedTuple):
-    """The last arguments of a kernel that drops: nothing is dropped where there is no seed."""
-
-    seed: Tensor | None  # int64 [1]
-    threshold: int  # the first word that is kept, less 2^31: a number of 32 bits
-    scale: float  # what an element that is kept is multiplied by
-
-    @classmethod
-    def of(cls, seed: Tensor | None, probability: float) -> Dropout:
-        """Dropout with this probability."""
-        if seed is None:
-            return cls(None, 0, 1.0)
-        return cls(seed, dropout_threshold(probability) - 2**31, 1.0 / (1.0 - probability))
+__all__ = ["drop"]
 
 
 @triton.jit

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gnnkern._attention_loops import Dropout, Gatv2Gradients, Operands
 from gnnkern._edge_loops import chunk_states
 from gnnkern._triton.attention_tiles import (
     cells_of,
@@ -28,13 +29,13 @@ from gnnkern._triton.attention_tiles import (
     tile_at,
 )
 from gnnkern._triton.configs import Tiles, tiles_for
-from gnnkern._triton.dropout import Dropout, drop
+from gnnkern._triton.dropout import drop
 from gnnkern._triton.fold import fold
 from gnnkern._triton.launch import Walk, accumulator, alignment, run
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.score_gradient import score_gradient
 
-__all__ = ["Records", "by_destination", "by_source"]
+__all__ = ["Records", "by_destination", "by_source", "run_gatv2_backward"]
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_edges", "num_chunks", "threshold"])
@@ -290,7 +291,7 @@ def by_destination(
     need_edge_x: bool,
     tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Records | None]:
-    """Gradients of x_dst, att and edge_x, and the records; `tiles` takes the place of the rule."""
+    """Gradients of x_dst and edge_x, sums for that of att, the records; `tiles`: not the rule's."""
     num_edges, (_, heads, head_width) = walk.num_edges, x_dst.shape
     is_double = statistics.dtype == torch.float64
     tiles = tiles or tiles_for("gatv2_backward", head_width, walk.degree, is_double, heads)
@@ -342,9 +343,7 @@ def by_destination(
         BLOCK_D=tiles.columns,
     )
     fold(walk, row_sum, None, grad_x_dst, None, "sum")
-    # Sums of sums by program: in double, since there may be very many.
-    grad_att = att_sum.sum(0, dtype=torch.float64).to(att.dtype)
-    return grad_x_dst, grad_att, grad_edge_x, records
+    return grad_x_dst, att_sum, grad_edge_x, records
 
 
 def by_source(
@@ -392,3 +391,34 @@ def by_source(
     )
     fold(walk, row_sum, None, grad_x_src, None, "sum")
     return grad_x_src
+
+
+def run_gatv2_backward(
+    walk: Walk,
+    reverse: Walk,
+    operands: Operands,
+    slope: float,
+    dropout: Dropout,
+    grad: Tensor,  # [num_dst, H, D]
+    statistics: Tensor,  # [num_dst, H, 2]
+    need_x_src: bool,
+    need_edge_x: bool,
+) -> Gatv2Gradients:
+    """What `AttentionLoops` asks for."""
+    x_dst, x_src, _, att, _, edge_x = operands
+    assert att is not None
+    grad_x_dst, att_sums, grad_edge_x, records = by_destination(
+        walk,
+        x_src,
+        x_dst,
+        att,
+        edge_x,
+        slope,
+        dropout,
+        grad,
+        statistics,
+        need_x_src,
+        need_edge_x,
+    )
+    grad_x_src = None if records is None else by_source(reverse, records, att, slope, grad)
+    return Gatv2Gradients(grad_x_src, grad_x_dst, att_sums, grad_edge_x)

@@ -18,7 +18,7 @@ from torch import Tensor
 from gnnkern._triton.configs import tiles_for
 from gnnkern._triton.launch import accumulator, alignment, run
 
-__all__ = ["score_gradient", "statistics_of"]
+__all__ = ["run_statistics", "score_gradient"]
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -78,16 +78,15 @@ def score_gradient(score, log_sum_exp, expected, product, valid, kept_scale):
 # -- launcher --------------------------------------------------------------------------------------
 
 
-def statistics_of(
-    out: Tensor,  # [num_dst, H, D] in accumulation precision
+def run_statistics(
+    statistics: Tensor,  # [num_dst, H, 2 or 3]
     log_sum_exp: Tensor,  # [num_dst, H]
-    grad: Tensor,  # [num_dst, H, D] contiguous
-    score: Tensor | None = None,  # [num_dst, H] contiguous
-) -> Tensor:
-    """[num_dst, H, 2 or 3]: log-sum-exp and <out, grad>, and the score where one is given."""
+    out: Tensor,  # [num_dst, H, D] in accumulation precision
+    grad: Tensor,  # [num_dst, H, D]
+    score: Tensor | None,  # [num_dst, H]
+) -> None:
+    """What `AttentionLoops` asks for."""
     num_dst, heads, head_width = out.shape
-    statistics = out.new_empty((num_dst, heads, 2 if score is None else 3))
-    out = out.contiguous()
     tiles = tiles_for("sum", head_width, 0.0, out.dtype == torch.float64, edges_at_once=1)
     vec = alignment(out.element_size(), head_width)
     run(
@@ -107,4 +106,3 @@ def statistics_of(
         ROWS=tiles.rows,
         BLOCK_D=tiles.columns,
     )
-    return statistics

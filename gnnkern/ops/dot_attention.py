@@ -15,6 +15,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -54,15 +55,27 @@ def dot_attention_triton(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, T
     return dot_forward(csr, *tensors_and_options)
 
 
+def dot_attention_cuda(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused forward in CUDA, likewise."""
+    from gnnkern._cuda.dot_attention import dot_forward
+
+    return dot_forward(csr, *tensors_and_options)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", dot_attention_cpu, cpu_unsupported),
     Implementation("triton", dot_attention_triton, triton_unsupported),
+    Implementation("cuda", dot_attention_cuda, cuda_unsupported),
     Implementation("reference", dot_attention_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": dot_attention_cpu, "triton": dot_attention_triton}
+_LAUNCH = {
+    "cpu": dot_attention_cpu,
+    "triton": dot_attention_triton,
+    "cuda": dot_attention_cuda,
+}
 
 
 def _dot_attention(
@@ -166,9 +179,16 @@ def _backward_triton(*arguments: Any) -> _FiveTensors:
     return dot_backward(*arguments)
 
 
+def _backward_cuda(*arguments: Any) -> _FiveTensors:
+    from gnnkern._cuda.dot_attention import dot_backward
+
+    return dot_backward(*arguments)
+
+
 _LAUNCH_BACKWARD: dict[str, Callable[..., _FiveTensors]] = {
     "cpu": _backward_cpu,
     "triton": _backward_triton,
+    "cuda": _backward_cuda,
 }
 
 

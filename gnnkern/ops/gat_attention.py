@@ -16,6 +16,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -53,15 +54,27 @@ def gat_attention_triton(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, T
     return gat_forward(csr, *tensors_and_options)
 
 
+def gat_attention_cuda(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused forward in CUDA, likewise."""
+    from gnnkern._cuda.gat_attention import gat_forward
+
+    return gat_forward(csr, *tensors_and_options)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", gat_attention_cpu, cpu_unsupported),
     Implementation("triton", gat_attention_triton, triton_unsupported),
+    Implementation("cuda", gat_attention_cuda, cuda_unsupported),
     Implementation("reference", gat_attention_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": gat_attention_cpu, "triton": gat_attention_triton}
+_LAUNCH = {
+    "cpu": gat_attention_cpu,
+    "triton": gat_attention_triton,
+    "cuda": gat_attention_cuda,
+}
 
 
 def _gat_attention(
@@ -163,9 +176,16 @@ def _backward_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return gat_backward(*arguments)
 
 
+def _backward_cuda(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from gnnkern._cuda.gat_attention import gat_backward
+
+    return gat_backward(*arguments)
+
+
 _LAUNCH_BACKWARD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]] = {
     "cpu": _backward_cpu,
     "triton": _backward_triton,
+    "cuda": _backward_cuda,
 }
 
 

@@ -15,6 +15,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -52,15 +53,27 @@ def gatv2_attention_triton(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor,
     return gatv2_forward(csr, *tensors_and_options)
 
 
+def gatv2_attention_cuda(csr: Csr, *tensors_and_options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused forward in CUDA, likewise."""
+    from gnnkern._cuda.gatv2_attention import gatv2_forward
+
+    return gatv2_forward(csr, *tensors_and_options)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", gatv2_attention_cpu, cpu_unsupported),
     Implementation("triton", gatv2_attention_triton, triton_unsupported),
+    Implementation("cuda", gatv2_attention_cuda, cuda_unsupported),
     Implementation("reference", gatv2_attention_reference, reference_unsupported),
 )
 
 # -- torch operators -------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": gatv2_attention_cpu, "triton": gatv2_attention_triton}
+_LAUNCH = {
+    "cpu": gatv2_attention_cpu,
+    "triton": gatv2_attention_triton,
+    "cuda": gatv2_attention_cuda,
+}
 
 
 def _gatv2_attention(
@@ -122,9 +135,16 @@ def _backward_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return gatv2_backward(*arguments)
 
 
+def _backward_cuda(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from gnnkern._cuda.gatv2_attention import gatv2_backward
+
+    return gatv2_backward(*arguments)
+
+
 _LAUNCH_BACKWARD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]] = {
     "cpu": gatv2_backward,
     "triton": _backward_triton,
+    "cuda": _backward_cuda,
 }
 
 

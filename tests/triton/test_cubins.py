@@ -67,17 +67,18 @@ def attention_operands(kind, dtype, heads, width, edges):
 
 def attention(kind, dtype, heads=4, width=16, edges=True, tiles=None):
     """The forward of attention, with dropout where there are edge tensors."""
-    from gnnkern._triton.attention import Operands, attend
-    from gnnkern._triton.dropout import Dropout
+    from gnnkern._attention_loops import Dropout, Operands
+    from gnnkern._triton.attention_loops import LOOPS
 
     operands = Operands(**attention_operands(kind, dtype, heads, width, edges))
     seed = torch.zeros(1, dtype=torch.int64) if edges else None
-    return partial(attend, matrix(), kind, operands, 0.2, Dropout.of(seed, 0.5), True, tiles)
+    dropout = Dropout.of(seed, 0.5)
+    return partial(LOOPS.attend, matrix(), kind, operands, 0.2, dropout, True, tiles=tiles)
 
 
 def gatv2_backward(dtype, heads, width, edges, tiles):
     """Both walks, one after the other."""
-    from gnnkern._triton.dropout import Dropout
+    from gnnkern._attention_loops import Dropout
     from gnnkern._triton.gatv2_backward import by_destination, by_source
     from gnnkern._triton.launch import walk_of
 
@@ -97,29 +98,25 @@ def attention_backward(kind, dtype, heads=4, width=16, edges=True, tiles=None):
     """The gradients that sources get, likewise; of GATv2 all."""
     if kind == "gatv2":
         return partial(gatv2_backward, dtype, heads, width, edges, tiles)
-    from gnnkern._triton.attention_backward import source_gradients
-    from gnnkern._triton.dropout import Dropout
+    from gnnkern._attention_loops import Dropout, Operands
+    from gnnkern._triton.attention_loops import LOOPS
 
     operands = attention_operands(kind, dtype, heads, width, edges)
     seed = torch.zeros(1, dtype=torch.int64) if edges else None
     has_rows = kind == "dot"
     statistics = torch.zeros(N, heads, 2 if has_rows else 3, dtype=accumulate_dtype(dtype))
     return partial(
-        source_gradients,
+        LOOPS.source_gradients,
         matrix(),
         kind,
-        operands["key"],
-        operands["value"],
-        operands["own"] if has_rows else None,
-        operands["edge_score"],
-        operands.get("edge_x"),
+        Operands(**operands),
         0.2,
         Dropout.of(seed, 0.5),
         operands["value"],
         statistics,
         edges,
         edges and has_rows,
-        tiles,
+        tiles=tiles,
     )
 
 
@@ -228,9 +225,9 @@ def of_groups():
 
 def of_every_kind():
     """Launches of every kind of work, in the configuration that the rule chooses."""
+    from gnnkern._triton.attention_loops import LOOPS
     from gnnkern._triton.plan import make_plan
     from gnnkern._triton.row_reduce import message_reduce, reduce_segments, row_reduce
-    from gnnkern._triton.score_gradient import statistics_of
     from gnnkern._triton.sddmm import combine_rows, repeat_rows, sddmm_rows
     from gnnkern._triton.segment_softmax import softmax_rows
     from gnnkern._triton.select_backward import (
@@ -260,7 +257,8 @@ def of_every_kind():
         yield partial(select_backward_x, matrix(), matrix(), y, weight, argument, N)
         yield partial(select_backward_weight, matrix(), y, weight, argument, y)
         wide = torch.zeros(N, 4, 16, dtype=accumulate_dtype(dtype))
-        yield partial(statistics_of, wide, wide[:, :, 0].contiguous(), y, y[:, :, 0].contiguous())
+        score, of_row = y[:, :, 0].contiguous(), wide[:, :, 0].contiguous()
+        yield partial(LOOPS.statistics_of, wide, of_row, y, score)
         for kind in ATTENTION:
             for edges in (False, True):
                 yield attention(kind, dtype, edges=edges)

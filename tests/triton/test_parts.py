@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 from helpers.devices import DEVICE
 
-from gnnkern._triton.dropout import Dropout, drop
+from gnnkern._attention_loops import Dropout
+from gnnkern._triton.dropout import drop
 from gnnkern.reference.philox import dropout_threshold, philox_words
 
 
