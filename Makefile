@@ -25,6 +25,8 @@ GPU_ARGS ?=
 export OMP_NUM_THREADS ?= 2
 export MKL_NUM_THREADS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# CUDA's kernels are in the build where they can run; `make cuda` compiles them anywhere.
+export GNNKERN_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,off)
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
