@@ -178,6 +178,14 @@ void bind_segment_softmax(const py::tuple& walk, Address out, Address x, Address
                   at(stream));
 }
 
+void bind_scale_by_group(const py::tuple& walk, Address out, Address x, Address index,
+                         Address statistics, Address scale, int dtype, int64_t width,
+                         int64_t x_stride, bool is_exponential, Address stream) {
+  scale_by_group({walk_argument(walk), at(out), at(x), at(index), at(statistics), at(scale),
+                  scalar_type(dtype), width, x_stride, is_exponential},
+                 at(stream));
+}
+
 void bind_gather_rows(Address out, Address x, Address index, int index_code, int64_t num_rows,
                       int64_t row_bytes, int64_t x_row_bytes, Address stream) {
   gather_rows({at(out), at(x), at(index), index_type(index_code), num_rows, row_bytes, x_row_bytes},
@@ -212,6 +220,7 @@ void bind_cuda(py::module_& m) {
   m.def("gatv2_attention_backward", &bind_gatv2_attention_backward);
   m.def("edge_products", &bind_edge_products);
   m.def("segment_softmax", &bind_segment_softmax);
+  m.def("scale_by_group", &bind_scale_by_group);
   m.def("gather_rows", &bind_gather_rows);
   m.def("scatter_add_rows", &bind_scatter_add_rows);
 }

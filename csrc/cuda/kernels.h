@@ -137,6 +137,22 @@ struct SoftmaxArgs {
 };
 void segment_softmax(const SoftmaxArgs& args, void* stream);
 
+// out[e] = (x[e] - shift) * scale of the group of e, or exp(x[e] - shift) * scale.
+struct ScaleArgs {
+  Walk walk;          // without an index its rows are the groups; with one, num_edges alone counts
+  void* out;          // [E, width]
+  const void* x;      // rows x_stride apart
+  const void* index;  // [E] groups, or null
+  // [num_groups, parts, width]: the shift, what it lacks unless `is_exponential`, the slope
+  const void* statistics;
+  const void* scale;  // [num_groups, width]
+  ScalarType dtype;
+  int64_t width;
+  int64_t x_stride;
+  bool is_exponential;
+};
+void scale_by_group(const ScaleArgs& args, void* stream);
+
 // -- halo -----------------------------------------------------------------------------------------
 
 // out[i] = x[index[i]]: bytes are copied, of a dtype of at least 2 bytes.
