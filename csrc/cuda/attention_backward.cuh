@@ -35,10 +35,9 @@ __device__ __forceinline__ ScoreGradient<compute_t> score_gradient(
 
 // -- by source ------------------------------------------------------------------------------------
 
-// kScore is gat or dot; of dot, the queries are gathered, too. The factors of the blocks say how
-// many registers the sums of a lane take.
+// kScore is gat or dot; of dot, the queries are gathered, too.
 template <Score kScore, typename scalar_t, int lanes>
-__global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
+__global__ void __launch_bounds__(kWalkThreads, 3)
     attention_by_source_kernel(const AttentionSourceArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
