@@ -48,7 +48,7 @@ CUDA_HOST := build/cuda_host/built.stamp
 
 .DELETE_ON_ERROR:
 .PHONY: help venv build demo test lint format stubs stubs-check pytest pytest-triton cuda cuda-all cuda-host \
-  bench bench-once sanitize gpu clean
+  bench bench-once sanitize sanitize-cuda gpu clean
 
 help:
 	@echo "make demo [DATA='a.npz b.npz']   train a GCN and a GAT, compare with plain torch"
@@ -57,6 +57,7 @@ help:
 	@echo "make lint | format | stubs       check the style | apply it | regenerate _C.pyi"
 	@echo "make sanitize [SANITIZE_SHORT=1] op tests under AddressSanitizer and UBSan"
 	@echo "make cuda | cuda-all | cuda-host CUDA kernels for sm_90, no spills | for all | for the tests"
+	@echo "make sanitize-cuda               the CUDA kernels on the host executor, under them too"
 	@echo "make bench [PYTEST_ARGS=...]     measure every kernel"
 	@echo "make gpu [OUT=DIR BUDGET=500]    on a machine with a GPU: build, tests, benches, tables"
 	@echo "make clean                       remove everything that make made"
@@ -164,6 +165,10 @@ ifdef SANITIZE_SHORT
 SANITIZE_SELECT += and (every_width or every_graph or reject or test_graph)
 endif
 
+UNDER_SANITIZERS = \
+  export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
+  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$$PWD"
+
 sanitize: $(DEV)
 	$(CMAKE_SETUP) -B $(SANITIZED)/cmake -DGNNKERN_CUDA=off \
 	  '-DGNNKERN_SANITIZE=address;undefined' > /dev/null
@@ -172,12 +177,22 @@ sanitize: $(DEV)
 	cp -r gnnkern tests pyproject.toml $(SANITIZED)/run
 	rm -f $(SANITIZED)/run/gnnkern/_C*.so
 	cp $(SANITIZED)/cmake/_C*.so $(SANITIZED)/run/gnnkern
-	cd $(SANITIZED)/run && \
-	  export LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" && \
-	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$$PWD" && \
+	cd $(SANITIZED)/run && $(UNDER_SANITIZERS) && \
 	  $(abspath $(PY)) -c "import gnnkern._C as c; assert '/$(SANITIZED)/run/' in c.__file__, c.__file__" && \
 	  $(PYTEST) -p no:cacheprovider --capture=sys -k '$(SANITIZE_SELECT)' \
 	    $(PYTEST_ARGS) $(SANITIZE_TESTS)
+
+# The CUDA kernels on the host executor: what they read and write beyond a tensor, or not aligned.
+sanitize-cuda: $(DEV) $(BUILT)
+	$(CMAKE_SETUP) -B $(SANITIZED)/cuda_host -DGNNKERN_CUDA_HOST=on \
+	  '-DGNNKERN_SANITIZE=address;undefined' > /dev/null
+	$(BIN)/cmake --build $(SANITIZED)/cuda_host --target _cuda_host
+	rm -rf $(SANITIZED)/host && mkdir -p $(SANITIZED)/host/build/cuda_host
+	cp -r bench gnnkern tests pyproject.toml $(SANITIZED)/host
+	cp $(SANITIZED)/cuda_host/_cuda_host*.so $(SANITIZED)/host/build/cuda_host
+	cd $(SANITIZED)/host && $(UNDER_SANITIZERS) && \
+	  $(PYTEST) -p no:cacheprovider --capture=sys -k 'not triton and not compile' \
+	    $(PYTEST_ARGS) tests/device tests/cuda
 
 clean:
 	rm -rf $(VENV) build dist gnnkern.egg-info gnnkern/_C*.so

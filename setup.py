@@ -39,8 +39,6 @@ class CMakeBuild(build_ext):
             "GNNKERN_CUDA": os.environ.get("GNNKERN_CUDA", "auto"),
             "GNNKERN_ISAS": os.environ.get("GNNKERN_ISAS", ""),
         }
-        if "GNNKERN_CUDA_ARCHITECTURES" in os.environ:
-            options["GNNKERN_CUDA_ARCHITECTURES"] = os.environ["GNNKERN_CUDA_ARCHITECTURES"]
         defines = [f"-D{name}={value}" for name, value in options.items()]
         cmake = program("cmake", "CMAKE_BIN_DIR")
         jobs = str(os.cpu_count() or 1)

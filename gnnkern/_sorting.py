@@ -1,12 +1,13 @@
-"""Sorting, reversing and planning edges: in C++ on the CPU, in torch and Triton elsewhere."""
+"""Sorting, reversing and planning edges: in C++ on the CPU, in CUDA or by torch on a GPU."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from gnnkern import _native, _triton
-from gnnkern._walk import drop_empty
+from gnnkern import _cuda, _native, _triton
+from gnnkern._triton import configs
+from gnnkern._walk import drop_empty, plan_shape
 
 __all__ = [
     "check_indptr",
@@ -16,6 +17,7 @@ __all__ = [
     "reverse_csr",
     "row_begins",
     "sort_edges",
+    "sorts_on_device",
 ]
 
 _LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
@@ -23,6 +25,15 @@ _LIBRARY = torch.library.Library("gnnkern", "FRAGMENT")
 
 def _native_runs(tensor: Tensor) -> bool:
     return _native.native is not None and tensor.is_cpu
+
+
+def sorts_on_device(rows: Tensor, num_rows: int) -> bool:
+    """Whether CUDA sorts edges [E] by row; its kernels number both in 32 bits."""
+    return _cuda_runs(rows) and max(rows.shape[0], num_rows) < 2**32 - 1
+
+
+def _cuda_runs(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda" and _cuda.unusable() is None
 
 
 def _triton_plans(tensor: Tensor) -> bool:
@@ -36,6 +47,10 @@ def make_plan(indptr: Tensor, num_edges: int) -> Tensor:
     """
     if _native_runs(indptr):
         return _native.make_plan(indptr, num_edges)
+    if _cuda_runs(indptr):
+        from gnnkern._cuda.plan import make_plan as make_cuda_plan
+
+        return make_cuda_plan(indptr, num_edges)
     if _triton_plans(indptr):
         from gnnkern._triton.plan import make_plan as make_triton_plan
 
@@ -97,6 +112,14 @@ def sort_edges(
             rows, cols, num_rows, num_cols, dtype
         )
         return bad_edge, indptr, indices, None if was_sorted else edge_id
+    if sorts_on_device(rows, num_rows):
+        from gnnkern._cuda.sort_edges import sort_edges as sort_by_cuda
+
+        cols = None if cols is None else cols.to(rows.dtype)
+        found = sort_by_cuda(rows, cols, num_rows, num_cols, dtype)
+        first_bad, descends = found.status.tolist()
+        bad_edge = first_bad if first_bad < rows.shape[0] else -1
+        return bad_edge, found.indptr, found.indices, found.edge_id if descends else None
     bad = (rows < 0) | (rows >= num_rows)
     if cols is not None:
         bad |= (cols < 0) | (cols >= num_cols)
@@ -124,6 +147,10 @@ def reverse_csr(
     """The transposed matrix; edges of a row keep the order of their old rows."""
     if _native_runs(indptr):
         return _native.reverse_csr(indptr, indices, edge_id, num_cols)
+    if sorts_on_device(indices, max(num_cols, indptr.shape[0] - 1)):
+        from gnnkern._cuda.sort_edges import reverse_csr as reverse_by_cuda
+
+        return reverse_by_cuda(indptr, indices, edge_id, num_cols)
     nodes = torch.arange(indptr.shape[0] - 1, device=indptr.device)
     degree = (indptr[1:] - indptr[:-1]).long()
     rows = torch.repeat_interleave(nodes, degree, output_size=indices.shape[0])
@@ -156,10 +183,10 @@ def _reverse_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     num_edges = indices.shape[0]
     # The size of a plan follows from the counts.
-    if _triton_plans(indptr):
-        from gnnkern._triton.plan import plan_shape
-
-        plan = indptr.new_empty(plan_shape(num_cols, num_edges))
+    if _cuda_runs(indptr) or _triton_plans(indptr):
+        plan = indptr.new_empty(
+            plan_shape(num_cols, num_edges, configs.chunk_edges(num_cols, num_edges))
+        )
     else:
         # csrc/cpu/plan.h
         chunk = 2048

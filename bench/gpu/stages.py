@@ -37,7 +37,7 @@ _PLACED = (
 _SANITIZED = "on_every_graph and (hubs or isolated_ends)"
 _SANITIZER_ERROR = "99"
 # CUDA's kernels are compiled for the device that is there alone.
-_NATIVE = {"GNNKERN_CUDA_ARCHITECTURES": "native"}
+_NATIVE = {"CUDAARCHS": "native"}
 # Files of `tests/triton` that need no device.
 _HOST_FILES = ("test_cubins.py", "test_configs.py")
 

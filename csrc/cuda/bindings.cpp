@@ -19,6 +19,17 @@ Walk walk_argument(const py::tuple& fields) {
           size(5),    size(6),    size(7)};
 }
 
+void bind_sort_edges(Address rows, int64_t row_stride, Address cols, int64_t col_stride,
+                     Address begins, int64_t num_begins, Address numbers, int index_code,
+                     int64_t num_edges, int64_t num_rows, int64_t num_cols, int out_code,
+                     Address indptr, Address indices, Address edge_id, Address status,
+                     Address workspace, int64_t workspace_bytes, Address stream) {
+  sort_edges({at(rows), at(cols), at(begins), at(numbers), index_type(index_code), row_stride,
+              col_stride, num_edges, num_rows, num_cols, num_begins, index_type(out_code),
+              at(indptr), at(indices), at(edge_id), at(status), at(workspace), workspace_bytes},
+             at(stream));
+}
+
 void bind_make_plan(Address plan, Address indptr, int index_code, int64_t num_rows,
                     int64_t num_edges, int64_t chunk_edges, Address stream) {
   make_plan({at(plan), at(indptr), index_type(index_code), num_rows, num_edges, chunk_edges},
@@ -167,6 +178,14 @@ void bind_segment_softmax(const py::tuple& walk, Address out, Address x, Address
                   at(stream));
 }
 
+void bind_scale_by_group(const py::tuple& walk, Address out, Address x, Address index,
+                         Address statistics, Address scale, int dtype, int64_t width,
+                         int64_t x_stride, bool is_exponential, Address stream) {
+  scale_by_group({walk_argument(walk), at(out), at(x), at(index), at(statistics), at(scale),
+                  scalar_type(dtype), width, x_stride, is_exponential},
+                 at(stream));
+}
+
 void bind_gather_rows(Address out, Address x, Address index, int index_code, int64_t num_rows,
                       int64_t row_bytes, int64_t x_row_bytes, Address stream) {
   gather_rows({at(out), at(x), at(index), index_type(index_code), num_rows, row_bytes, x_row_bytes},
@@ -185,6 +204,8 @@ void bind_scatter_add_rows(Address out, Address x, Address target, Address begin
 
 void bind_cuda(py::module_& m) {
   m.def("unusable", &unusable);
+  m.def("sort_edges_bytes", &sort_edges_bytes);
+  m.def("sort_edges", &bind_sort_edges);
   m.def("make_plan", &bind_make_plan);
   m.def("inverse", &bind_inverse);
   m.def("row_reduce", &bind_row_reduce);
@@ -199,6 +220,7 @@ void bind_cuda(py::module_& m) {
   m.def("gatv2_attention_backward", &bind_gatv2_attention_backward);
   m.def("edge_products", &bind_edge_products);
   m.def("segment_softmax", &bind_segment_softmax);
+  m.def("scale_by_group", &bind_scale_by_group);
   m.def("gather_rows", &bind_gather_rows);
   m.def("scatter_add_rows", &bind_scatter_add_rows);
 }

@@ -19,6 +19,37 @@ namespace gnnkern::cuda {
 // Why this machine cannot run the kernels; empty where it can.
 std::string unusable();
 
+// -- graph ----------------------------------------------------------------------------------------
+
+// A stable sort of an edge list by row: (indptr, indices, edge_id). An edge that is not valid is in
+// no row.
+struct SortEdgesArgs {
+  const void* rows;  // [E], row_stride apart, in [0, num_rows)
+  const void* cols;  // [E], col_stride apart, in [0, num_cols), or null
+  // Of a matrix to reverse, whose columns are `rows`: [num_begins + 1] where its rows begin, which
+  // stand in place of cols, and the numbers of its edges [E], or null: their positions.
+  const void* begins;
+  const void* numbers;
+  IndexType index_type;  // of the above
+  int64_t row_stride;
+  int64_t col_stride;
+  int64_t num_edges;
+  int64_t num_rows;
+  int64_t num_cols;
+  int64_t num_begins;
+  IndexType out_type;  // of the next three
+  void* indptr;        // [num_rows + 1]
+  void* indices;       // [E], or null
+  void* edge_id;       // [E]
+  // int64 [2]: comes as the largest int64 and 0, leaves as the first edge that is not valid, if
+  // there is one, and 1 where the rows were not sorted.
+  void* status;
+  void* workspace;  // of sort_edges_bytes
+  int64_t workspace_bytes;
+};
+int64_t sort_edges_bytes(int64_t num_edges, int64_t num_rows);
+void sort_edges(const SortEdgesArgs& args, void* stream);
+
 // -- plan -----------------------------------------------------------------------------------------
 
 // The chunks of rows of more than chunk_edges edges, with empty slots between them.
@@ -105,6 +136,22 @@ struct SoftmaxArgs {
   int64_t width;
 };
 void segment_softmax(const SoftmaxArgs& args, void* stream);
+
+// out[e] = (x[e] - shift) * scale of the group of e, or exp(x[e] - shift) * scale.
+struct ScaleArgs {
+  Walk walk;          // without an index its rows are the groups; with one, num_edges alone counts
+  void* out;          // [E, width]
+  const void* x;      // rows x_stride apart
+  const void* index;  // [E] groups, or null
+  // [num_groups, parts, width]: the shift, what it lacks unless `is_exponential`, the slope
+  const void* statistics;
+  const void* scale;  // [num_groups, width]
+  ScalarType dtype;
+  int64_t width;
+  int64_t x_stride;
+  bool is_exponential;
+};
+void scale_by_group(const ScaleArgs& args, void* stream);
 
 // -- halo -----------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ def launch(name: str, device: torch.device, *arguments: Any) -> None:
     launcher = getattr(_cuda.module(), name)
     if device.type != "cuda":
         launcher(*values, 0)
-        return
-    with torch.cuda.device(device):
+    elif device.index == torch.cuda.current_device():
         launcher(*values, torch.cuda.current_stream(device).cuda_stream)
+    else:
+        with torch.cuda.device(device):
+            launcher(*values, torch.cuda.current_stream(device).cuda_stream)

@@ -12,6 +12,7 @@ __all__ = [
     "DEVICE_BACKENDS",
     "launchers",
     "row_reduce_of",
+    "scale_by_group_of",
     "sddmm_of",
     "select_backward_of",
 ]
@@ -30,6 +31,11 @@ def launchers(cpu: Callable[..., R], device: Callable[..., R]) -> dict[str, Call
 def row_reduce_of(backend: str) -> ModuleType:
     """The reductions of rows."""
     return importlib.import_module(f"gnnkern._{backend}.row_reduce")
+
+
+def scale_by_group_of(backend: str) -> ModuleType:
+    """The gradient of statistics."""
+    return importlib.import_module(f"gnnkern._{backend}.scale_by_group")
 
 
 def sddmm_of(backend: str) -> ModuleType:

@@ -91,15 +91,27 @@ def _sort(
         bad, _, indptr, _, order = _native.sort_edges(index, None, num_groups, 0, dtype)
         check_range(op, index, num_groups, bad, names)
         return indptr, order
+    if _sorting.sorts_on_device(index, num_groups):
+        from gnnkern._cuda.sort_edges import sort_edges
+
+        found = sort_edges(index, None, num_groups, 0, dtype)
+        _raise_later(op, found.status[0] >= index.shape[0], num_groups, names)
+        return found.indptr, found.edge_id
     in_order, order = torch.sort(index, stable=True)
     if on_cpu:
         check_range(op, index, num_groups, None, names)
     elif index.shape[0]:
-        # As in torch's own ops, the device raises later: nothing is copied to the host. Positions
-        # of groups that do not exist are in no row.
         in_range = (in_order[0] >= 0) & (in_order[-1] < num_groups)
-        torch._assert_async(in_range, f"{op}: {names[0]} must be in [0, {names[1]}={num_groups})")
+        _raise_later(op, in_range, num_groups, names)
     return _sorting.row_begins(in_order, num_groups).to(dtype), order.to(dtype)
+
+
+def _raise_later(op: str, in_range: Tensor, num_groups: int, names: tuple[str, str]) -> None:
+    """As in torch's own ops, the device raises later: nothing is copied to the host.
+
+    Positions of groups that do not exist are in no row.
+    """
+    torch._assert_async(in_range, f"{op}: {names[0]} must be in [0, {names[1]}={num_groups})")
 
 
 def group_sizes(index: Tensor, num_groups: int) -> Tensor:  # [num_groups]

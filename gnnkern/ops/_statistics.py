@@ -8,25 +8,18 @@ from torch import Tensor
 
 from gnnkern._cpu.scale_by_group import scale_by_group
 from gnnkern._native import accumulate_dtype
+from gnnkern.ops._device import launchers, scale_by_group_of
 from gnnkern.ops._operator import define
 
 __all__ = ["scale_rows", "statistics_like"]
 
 
-def _scale_triton(
-    x: Tensor,
-    group: Tensor,
-    by_boundaries: bool,
-    statistics: Tensor,
-    grad: Tensor,
-    exponential: bool,
-) -> Tensor:
-    from gnnkern._triton.scale_by_group import scale_by_group
-
-    return scale_by_group(x, group, by_boundaries, statistics, grad, exponential)
+def _scale_on_device(backend: str, *arguments: Any) -> Tensor:
+    out: Tensor = scale_by_group_of(backend).scale_by_group(*arguments)
+    return out
 
 
-_LAUNCH = {"cpu": scale_by_group, "triton": _scale_triton}
+_LAUNCH = launchers(scale_by_group, _scale_on_device)
 
 
 def _scale_by_group(

@@ -13,6 +13,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -44,15 +45,30 @@ def scatter_logsumexp_triton(
     return log_sum_exp_rows(csr, x, differentiable)
 
 
+def scatter_logsumexp_cuda(
+    x: Tensor, index: Tensor, num_segments: int, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """A stable sort of the index, then the CUDA row reduction of `segment_logsumexp`."""
+    from gnnkern._cuda.row_reduce import log_sum_exp_rows
+
+    csr = rows_by_group("scatter_logsumexp", index, num_segments)
+    return log_sum_exp_rows(csr, x, differentiable)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", scatter_logsumexp_cpu, cpu_unsupported),
     Implementation("triton", scatter_logsumexp_triton, triton_unsupported),
+    Implementation("cuda", scatter_logsumexp_cuda, cuda_unsupported),
     Implementation("reference", scatter_logsumexp_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": scatter_logsumexp_cpu, "triton": scatter_logsumexp_triton}
+_LAUNCH = {
+    "cpu": scatter_logsumexp_cpu,
+    "triton": scatter_logsumexp_triton,
+    "cuda": scatter_logsumexp_cuda,
+}
 
 
 def _scatter_logsumexp(

@@ -13,6 +13,7 @@ from gnnkern.backends import (
     Implementation,
     choose,
     cpu_unsupported,
+    cuda_unsupported,
     reference_unsupported,
     triton_unsupported,
 )
@@ -41,15 +42,29 @@ def segment_logsumexp_triton(
     return log_sum_exp_segments(indptr, x, differentiable)
 
 
+def segment_logsumexp_cuda(
+    x: Tensor, indptr: Tensor, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The CUDA row reduction: the largest and the sum in one pass, and what a gradient needs."""
+    from gnnkern._cuda.row_reduce import log_sum_exp_segments
+
+    return log_sum_exp_segments(indptr, x, differentiable)
+
+
 IMPLEMENTATIONS = (
     Implementation("cpu", segment_logsumexp_cpu, cpu_unsupported),
     Implementation("triton", segment_logsumexp_triton, triton_unsupported),
+    Implementation("cuda", segment_logsumexp_cuda, cuda_unsupported),
     Implementation("reference", segment_logsumexp_reference, reference_unsupported),
 )
 
 # -- torch operator --------------------------------------------------------------------------------
 
-_LAUNCH = {"cpu": segment_logsumexp_cpu, "triton": segment_logsumexp_triton}
+_LAUNCH = {
+    "cpu": segment_logsumexp_cpu,
+    "triton": segment_logsumexp_triton,
+    "cuda": segment_logsumexp_cuda,
+}
 
 
 def _segment_logsumexp(

@@ -1,17 +1,15 @@
 """The plan: which chunks the rows of more than T edges are cut into."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from helpers.devices import DEVICE, device_graph, on_device
 from ops.test_spmm import spmm_call
 
 from gnnkern._native import Csr
-from gnnkern._sorting import row_begins
 from gnnkern._triton import configs
-from gnnkern._triton.launch import walk_of
-from gnnkern._triton.plan import make_plan, plan_shape
-from gnnkern._triton.row_reduce import row_reduce
-from gnnkern._walk import drop_empty
+from gnnkern._walk import drop_empty, plan_shape
 
 CHUNK = 16
 DEGREES = {
@@ -25,6 +23,16 @@ DEGREES = {
     "empty_ends": [0, 0, 100, 0],
     "hub": [1] * 30 + [1000] + [2] * 30,
 }
+
+
+@pytest.fixture
+def make_plan(backend):
+    return import_module(f"gnnkern._{backend}.plan").make_plan
+
+
+@pytest.fixture
+def rows(backend):
+    return import_module(f"gnnkern._{backend}.row_reduce")
 
 
 def indptr_of(degrees, dtype=torch.int64):
@@ -49,11 +57,11 @@ def slot(first, part, distance):
 @pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("name", DEGREES)
-def test_chunks(name, dtype, compact):
+def test_chunks(name, dtype, compact, make_plan):
     indptr = indptr_of(DEGREES[name], dtype)
     num_edges = sum(DEGREES[name])
     plan = make_plan(indptr, num_edges)
-    assert tuple(plan.shape) == plan_shape(len(DEGREES[name]), num_edges)
+    assert tuple(plan.shape) == plan_shape(len(DEGREES[name]), num_edges, CHUNK)
     assert plan.dtype == dtype
     plan = drop_empty(plan) if compact else plan
     expected = expected_chunks(DEGREES[name])
@@ -70,39 +78,33 @@ def test_chunks(name, dtype, compact):
 
 
 @pytest.mark.parametrize("reduce", ["sum", "max"])
-def test_empty_slots_change_nothing(reduce):
+def test_empty_slots_change_nothing(reduce, make_plan, rows):
     g = device_graph("hubs")
     call = on_device(spmm_call(g, 3))
     full = g.csr._replace(plan=make_plan(g.indptr, g.num_edges))
     compact = g.csr._replace(plan=drop_empty(full.plan))
     assert compact.plan.shape[0] < full.plan.shape[0]
-    assert torch.equal(
-        row_reduce(full, *call.tensors, reduce)[0], row_reduce(compact, *call.tensors, reduce)[0]
-    )
+    results = [rows.row_reduce(csr, *call.tensors, reduce)[0] for csr in (full, compact)]
+    assert torch.equal(*results)
 
 
-def test_a_plan_keeps_its_chunks():
+def test_a_plan_keeps_its_chunks(make_plan, rows):
     # The plan says how long a chunk is, whatever the configuration says now.
     g = device_graph("hubs")
     call = on_device(spmm_call(g, 3))
     csr = g.csr._replace(plan=drop_empty(make_plan(g.indptr, g.num_edges)))
-    expected = row_reduce(csr, *call.tensors, "sum")[0]
+    expected = rows.row_reduce(csr, *call.tensors, "sum")[0]
     with configs.configured(chunk_edges=5):
-        assert torch.equal(row_reduce(csr, *call.tensors, "sum")[0], expected)
+        assert torch.equal(rows.row_reduce(csr, *call.tensors, "sum")[0], expected)
 
 
-def test_no_plan_where_no_row_is_long():
-    assert walk_of(device_graph("multi_edges").csr).plan is None
+def test_no_plan_where_no_row_is_long(rows):
+    assert rows.LOOP.walk_of(device_graph("multi_edges").csr).plan is None
 
 
-def test_an_invalid_indptr_reads_nothing_outside():
+def test_an_invalid_indptr_reads_nothing_outside(rows):
     # Checked on the CPU alone: on a GPU, reading it would stall.
     indptr = torch.tensor([-5, 3, 2, 90], dtype=torch.int64, device=DEVICE)
     csr = Csr(indptr, torch.arange(8, device=DEVICE), None, indptr.new_empty(0, 4))
-    out, _ = row_reduce(csr, torch.ones(8, 1, device=DEVICE), None, "sum")
+    out, _ = rows.row_reduce(csr, torch.ones(8, 1, device=DEVICE), None, "sum")
     assert out.flatten().tolist() == [3, 0, 6]
-
-
-def test_row_begins():
-    rows = torch.tensor([0, 0, 2, 2, 2, 5], device=DEVICE)
-    assert row_begins(rows, 7).tolist() == [0, 2, 2, 5, 5, 5, 6, 6]
