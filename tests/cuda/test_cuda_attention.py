@@ -6,9 +6,9 @@ import pytest
 import torch
 from device.test_device_attention import CALLS, call_of, each_with_edges
 from helpers.cases import Call, each_dtype
-from helpers.checks import check_gradient, same_bits, value_and_gradients
-from helpers.devices import DEVICE, device_graph, small_tiles
-from helpers.host_executor import host_module
+from helpers.checks import check_gradient
+from helpers.devices import device_graph, small_tiles
+from helpers.host_executor import check_every_order_of_threads, check_rows_that_begin_anywhere
 
 import gnnkern
 from gnnkern._cuda import attention_loops
@@ -41,14 +41,7 @@ def test_gradient_of_aligned_rows(which, dtype):
 
 @pytest.mark.parametrize("which", CALLS)
 def test_rows_that_begin_anywhere(which):
-    # One tensor alone is not aligned: all are then read element by element.
-    call = call_of(which, "multi_edges", 2, 8)
-    for moved in range(len(call.tensors)):
-        shifted = [
-            torch.cat((x.new_zeros(1), x.flatten()))[1:].view(x.shape) if i == moved else x
-            for i, x in enumerate(call.tensors)
-        ]
-        check_gradient(Call(call.op, call.reference, tuple(shifted)), "cuda")
+    check_rows_that_begin_anywhere(call_of(which, "multi_edges", 2, 8))
 
 
 @pytest.mark.parametrize("width", [40, 257])
@@ -72,14 +65,4 @@ def test_few_blocks_sum_the_gradient_of_att(monkeypatch):
 
 @each_with_edges
 def test_same_bits_in_every_order_of_threads(which):
-    host = host_module()
-    if DEVICE.type != "cpu" or host is None:
-        pytest.skip("the order of threads is the device's own")
-    call = call_of(which, "hubs", 3, 17)
-    results = []
-    for seed in range(3):
-        host.set_seed(seed)
-        results.append(value_and_gradients(partial(call.run, backend="cuda"), call.tensors))
-    host.set_seed(0)
-    for other in results[1:]:
-        assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
+    check_every_order_of_threads(call_of(which, "hubs", 3, 17))

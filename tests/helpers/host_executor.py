@@ -1,9 +1,15 @@
 """The module that runs the CUDA kernels on this processor (`make cuda-host` builds it)."""
 
 import importlib.util
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
+
+import pytest
+import torch
+
+from .cases import Call
+from .checks import check_gradient, same_bits, value_and_gradients
 
 _FOLDER = Path(__file__).resolve().parents[2] / "build/cuda_host"
 
@@ -21,3 +27,27 @@ def host_module() -> ModuleType | None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def check_rows_that_begin_anywhere(call: Call) -> None:
+    """Compare the gradients where one tensor alone is not aligned: all are read by elements."""
+    for moved in range(len(call.tensors)):
+        shifted = [
+            torch.cat((x.new_zeros(1), x.flatten()))[1:].view(x.shape) if i == moved else x
+            for i, x in enumerate(call.tensors)
+        ]
+        check_gradient(Call(call.op, call.reference, tuple(shifted)), "cuda")
+
+
+def check_every_order_of_threads(call: Call) -> None:
+    """Assert equal bits of value and gradients in three orders of threads, which a GPU chooses."""
+    host = host_module()
+    if host is None or call.tensors[0].device.type != "cpu":
+        pytest.skip("the order of threads is the device's own")
+    results = []
+    for seed in range(3):
+        host.set_seed(seed)
+        results.append(value_and_gradients(partial(call.run, backend="cuda"), call.tensors))
+    host.set_seed(0)
+    for other in results[1:]:
+        assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
