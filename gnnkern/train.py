@@ -145,9 +145,7 @@ def train_node_classifier(
     if patience is not None and patience < 1:
         raise ValueError(f"train: patience must be >= 1, got {patience}")
     _check_device(device)
-    recipe = recipe_for(
-        model, {name: value for name, value in overrides.items() if value is not None}
-    )
+    recipe = recipe_for(model, overrides)
     targets = _targets(data, split, torch.device(device))
     reporting: contextlib.AbstractContextManager[Report]
     if isinstance(progress, bool):
@@ -287,7 +285,12 @@ class _Run:
 
 
 def recipe_for(model: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe of a model with some of its values replaced; ValueError where one cannot be."""
+    """The recipe of a model with those values replaced that are not None.
+
+    Raises:
+        ValueError: there is no such model, or a value is out of range.
+    """
+    overrides = {name: value for name, value in overrides.items() if value is not None}
     if model not in RECIPES:
         raise ValueError(f"train: model must be one of {', '.join(RECIPES)}, got {model!r}")
     if model != "gat" and overrides.get("heads", 1) != 1:

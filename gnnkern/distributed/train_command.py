@@ -105,10 +105,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             f"train: --parts {options.parts} needs as many ranks, got {world}; start them with "
             f"torchrun --nproc-per-node {options.parts} -m gnnkern train ..."
         )
-    given = {name: getattr(options, name) for name in _RECIPE}
-    recipe = recipe_for(
-        options.model, {name: value for name, value in given.items() if value is not None}
-    )
+    recipe = recipe_for(options.model, {name: getattr(options, name) for name in _RECIPE})
     policy = parse_policy(options.policy)
     begin = time.perf_counter()
     memory = PeakMemory("cpu")
