@@ -189,7 +189,7 @@ def test_expanded_inputs(backend, op, reduce, shape):
 @spmm_backends
 @each_op
 @each_reduce
-@pytest.mark.parametrize("shape", ["row", "heads_column", "head_rows", "x_heads", "four"])
+@pytest.mark.parametrize("shape", ["row", "heads_column", "four"])
 def test_gradcheck(backend, op, reduce, shape):
     check_gradcheck(message_call(graph("multi_edges"), op, reduce, shape), backend)
 
@@ -264,7 +264,7 @@ def test_repeatable(backend, op, reduce, shape):
 @spmm_backends
 @each_op
 @pytest.mark.parametrize("reduce", ["sum", "max"])
-@pytest.mark.parametrize("shape", ["row", "heads_column", "crossed"])
+@pytest.mark.parametrize("shape", ["row", "crossed"])
 def test_compiles(backend, op, reduce, shape):
     check_compiled(message_call(graph("bipartite"), op, reduce, shape), backend)
 
@@ -284,8 +284,8 @@ def test_edges_alone_compile(backend, reduce):
 
 @spmm_backends
 @each_op
-@each_reduce
-@pytest.mark.parametrize("shape", ["row", "heads_column", "crossed"])
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+@pytest.mark.parametrize("shape", ["heads_column", "crossed"])
 def test_operators(backend, op, reduce, shape):
     check_operators(message_call(graph("bipartite"), op, reduce, shape), backend)
 

@@ -101,7 +101,8 @@ def _sum_over_relations(
         return spmm(graph, mapped.view(-1, width_out), factor)
     rows = spmm(graph, x, factor, reduce="max" if reduce == "max" else "sum")
     if layer.num_blocks is None:
-        return rows.view(num_dst, -1) @ weight.reshape(-1, width_out)
+        product: Tensor = rows.view(num_dst, -1) @ weight.reshape(-1, width_out)
+        return product
     rows = rows.view(num_dst, relations, layer.num_blocks, -1)  # of [num_dst * R, F_in]
     out: Tensor = torch.einsum("nrbi,rbio->nbo", rows, weight).reshape(num_dst, width_out)
     return out

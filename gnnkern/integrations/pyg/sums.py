@@ -90,7 +90,7 @@ def _gin(cache: GraphCache, layer: Any, *args: Any, **kwargs: Any) -> Any:
         own = mapped if dst is src else F.linear(dst, first.weight)
         out = out + (1 + layer.eps) * own
     out = out if first.bias is None else out + first.bias
-    for module in inner[1:]:
+    for module in list(inner.children())[1:]:
         out = module(out)
     return out
 
