@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from helpers.devices import DEVICE, NAMES, edge_list
+from helpers.devices import DEVICE, NAMES, device_graph, edge_list, small_tiles
 
-from gnnkern import _native
+import gnnkern
+from gnnkern import Graph, _native, _sorting
 from gnnkern._cuda.sort_edges import reverse_csr, sort_edges
 from gnnkern._sorting import row_begins
 
@@ -54,6 +55,40 @@ def test_sorted_keys_are_more_than_16_bits(cuda):
     found = sort_edges(rows, None, 70_000, 0, torch.int64)
     assert torch.equal(found.edge_id, rows.sort(stable=True).indices)
     assert torch.equal(found.indptr, row_begins(rows.sort().values, 70_000))
+
+
+@pytest.fixture
+def on_device(cuda, monkeypatch):
+    """Edges are sorted and planned as on a GPU, wherever they are."""
+    monkeypatch.setattr(_native, "native", None)
+    monkeypatch.setattr(_sorting, "_cuda_runs", lambda tensor: True)
+
+
+def arrays_of(g):
+    return [None if x is None else x.tolist() for x in (*g.csr[:3], *g.reverse_csr()[:3])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_are_sorted_and_planned(name, request):
+    expected = arrays_of(device_graph(name))
+    request.getfixturevalue("on_device")
+    with small_tiles():
+        g = device_graph(name)
+        assert arrays_of(g) == expected
+        assert g.csr.plan.shape == (1 + 2 + 3 if name == "hubs" else 0, 4)
+
+
+@pytest.mark.parametrize("edge_index", [[[0, 1], [1, 2]], [[0, -1], [1, 1]]])
+def test_a_graph_names_the_bad_edge(edge_index, on_device):
+    with pytest.raises(ValueError, match="edge 1"):
+        Graph.from_edge_index(torch.tensor(edge_index, device=DEVICE), 2)
+
+
+def test_scatters_sort_on_the_device(on_device):
+    index = torch.tensor([3, 0, 3, 1, 3, 0], device=DEVICE)
+    x = torch.arange(6.0, device=DEVICE)[:, None]
+    out = gnnkern.scatter_reduce(x, index, num_segments=5, reduce="sum", backend="cuda")
+    assert out.flatten().tolist() == [6, 3, 0, 6, 0]
 
 
 def test_row_begins():
