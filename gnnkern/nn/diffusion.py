@@ -37,8 +37,8 @@ class Diffusion(nn.Module):
 
     Args:
         time: How long; not negative.
-        step: The longest step: the time is divided evenly. None: one implicit step, or explicit ones
-            of at most 0.25. Adaptive methods choose it themselves.
+        step: The longest step: the time is divided evenly. None: one implicit step, or explicit
+            ones of at most 0.25. Adaptive methods choose it themselves.
         method: "implicit" (backward Euler), "euler", "ab2" (Adams-Bashforth of order 2, its first
             step Euler's), or one of torchdiffeq: "midpoint", "heun2", "heun3", "rk4" with fixed
             steps, "dopri5", "bosh3", "adaptive_heun", "fehlberg2", "dopri8" with adaptive ones.
