@@ -32,13 +32,13 @@ class Diffusion(nn.Module):
 
     It takes a `Graph` or, on every rank, a `PartitionedGraph`: explicit steps exchange halo rows at
     every evaluation of S x, implicit ones as `solve_diffusion` does. Explicit steps are stable up
-    to a length of 1 (Euler; 2/3 of that for "ab2"), implicit ones of any length. A node without
+    to a length of 1 (Euler; half of that for "ab2"), implicit ones of any length. A node without
     edges decays as exp(-t).
 
     Args:
         time: How long; not negative.
-        step: Length of a step, of which the last are made no longer than that; None: one implicit
-            step, or explicit ones of at most 0.5. Adaptive methods choose it themselves.
+        step: The longest step: the time is divided evenly. None: one implicit step, or explicit
+            ones of at most 0.25. Adaptive methods choose it themselves.
         method: "implicit" (backward Euler), "euler", "ab2" (Adams-Bashforth of order 2, its first
             step Euler's), or one of torchdiffeq: "midpoint", "heun2", "heun3", "rk4" with fixed
             steps, "dopri5", "bosh3", "adaptive_heun", "fehlberg2", "dopri8" with adaptive ones.
@@ -120,7 +120,7 @@ class Diffusion(nn.Module):
         self.stats = []
         longest = self.step
         if longest is None:
-            longest = math.inf if self.method == "implicit" else 0.5
+            longest = math.inf if self.method == "implicit" else 0.25
         count = max(math.ceil(float(self.time.detach()) / longest - 1e-6), 1)
         step = self.time.to(x.dtype) / count
         if self.method == "implicit":
