@@ -15,7 +15,8 @@ LEARNED = {
     "pyg_gat": 0.7,
     "dgl_gat": 0.7,
     "molecules": 0.4,
-    "relations": 0.2,
+    "relations": 0.4,
+    "mini_batches": 0.4,
 }
 
 
