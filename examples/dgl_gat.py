@@ -10,13 +10,13 @@ messages made by a function of the user, which DGL allows as well.
 
 import torch
 import torch.nn.functional as F
-from shared import steps, train
+from shared import digits, steps, train
 from torch import Tensor, nn
 
 import gnnkern.integrations.dgl as dgl  # was: import dgl
 import gnnkern.integrations.dgl.function as fn  # was: import dgl.function as fn
-from gnnkern.data import digits_graph
 from gnnkern.integrations.dgl.ops import edge_softmax  # was: from dgl.ops import edge_softmax
+from gnnkern.metrics import accuracy
 
 
 def weighted(edges: dgl.EdgeBatch) -> dict[str, Tensor]:
@@ -62,21 +62,17 @@ class GAT(nn.Module):
 
 def main() -> None:
     count = steps(60, 8, __doc__)
-    data = digits_graph(k=32)
-    assert data.x is not None and data.y is not None
-    assert data.train_mask is not None and data.test_mask is not None
-    x, y, chosen, test = data.x, data.y, data.train_mask[0], data.test_mask[0]
-    g = dgl.add_self_loop(dgl.graph(tuple(data.edge_index), num_nodes=data.num_nodes))
+    x, y, edge_index, known, test = digits(k=32)
+    g = dgl.add_self_loop(dgl.graph(tuple(edge_index), num_nodes=len(y)))
     print(f"{g.num_nodes()} digits, {g.num_edges()} edges, {count} epochs")
 
     runs = []
     for built_in in (False, True):
         torch.manual_seed(0)
         model = GAT(built_in)
-        loss = lambda model=model: F.cross_entropy(model(g, x)[chosen], y[chosen])  # noqa: E731
+        loss = lambda model=model: F.cross_entropy(model(g, x)[known], y[known])  # noqa: E731
         runs.append(train(model.parameters(), loss, count, lr=0.01))
-    accuracy = float((model(g, x).argmax(1) == y)[test].float().mean())
-    print(f"test accuracy: {accuracy:.3f}")
+    print(f"test accuracy: {accuracy(model(g, x)[test], y[test]):.3f}")
     print(runs[1].compared("GAT of DGL, messages made or not", runs[0]))
 
 

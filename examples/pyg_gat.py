@@ -9,12 +9,12 @@ then behind `gnnkern.patch_pyg()`.
 
 import torch
 import torch.nn.functional as F
-from shared import Run, steps, train
+from shared import Nodes, Run, digits, steps, train
 from torch import Tensor
 from torch_geometric.nn import GATConv
 
 import gnnkern
-from gnnkern.data import GraphData, digits_graph
+from gnnkern.metrics import accuracy
 
 # ------------------------------------------------------------------------------------------- PyG
 
@@ -31,22 +31,18 @@ class GAT(torch.nn.Module):
         return out
 
 
-def script(data: GraphData, count: int) -> tuple[Run, float]:
+def script(data: Nodes, count: int) -> tuple[Run, float]:
     """Train, and return the course of it and the accuracy on the test nodes."""
-    assert data.x is not None and data.y is not None
-    assert data.train_mask is not None and data.test_mask is not None
-    x, y, edge_index = data.x, data.y, data.edge_index
-    train_mask, test_mask = data.train_mask[0], data.test_mask[0]
+    x, y, edge_index, known, test = data
     torch.manual_seed(0)
     model = GAT(64, 8, 10)
 
     def loss() -> Tensor:
-        return F.cross_entropy(model(x, edge_index)[train_mask], y[train_mask])
+        return F.cross_entropy(model(x, edge_index)[known], y[known])
 
     run = train(model.parameters(), loss, count, lr=0.01)
     with torch.no_grad():
-        right = model(x, edge_index).argmax(1) == y
-    return run, float(right[test_mask].float().mean())
+        return run, accuracy(model(x, edge_index)[test], y[test])
 
 
 # --------------------------------------------------------------------------------------- end of it
@@ -54,8 +50,8 @@ def script(data: GraphData, count: int) -> tuple[Run, float]:
 
 def main() -> None:
     count = steps(60, 8, __doc__)
-    data = digits_graph(k=32)
-    print(f"{data.num_nodes} digits, {data.edge_index.shape[1]} edges, {count} epochs")
+    data = digits(k=32)
+    print(f"{len(data.y)} digits, {data.edge_index.shape[1]} edges, {count} epochs")
 
     before, accuracy_before = script(data, count)
     gnnkern.patch_pyg()  # the one line

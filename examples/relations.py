@@ -10,12 +10,12 @@ relation. PyG's layer trains beside it, from the same weights.
 
 import torch
 import torch.nn.functional as F
-from shared import Run, steps, train
+from shared import Run, digits, steps, train
 from torch import Tensor, nn
 from torch_geometric.nn import RGCNConv as PyGConv
 
 import gnnkern
-from gnnkern.data import digits_graph
+from gnnkern.metrics import accuracy
 from gnnkern.nn import Relations, RGCNConv
 
 LEVELS = 4
@@ -36,7 +36,8 @@ class RGCN(nn.Module):
 
     def __init__(self, layer: type[nn.Module], num_nodes: int) -> None:
         super().__init__()
-        self.conv1 = layer(num_nodes, WIDTH, 2 * LEVELS)
+        # A row for the node itself would stay as it was drawn where its class is not known.
+        self.conv1 = layer(num_nodes, WIDTH, 2 * LEVELS, root_weight=False)
         self.conv2 = layer(WIDTH, 10, 2 * LEVELS, num_bases=4)
 
     def forward(self, *edges: Relations | Tensor) -> Tensor:
@@ -47,12 +48,9 @@ class RGCN(nn.Module):
 
 def main() -> None:
     count = steps(50, 6, __doc__)
-    data = digits_graph()
-    assert data.x is not None and data.y is not None
-    assert data.train_mask is not None and data.test_mask is not None
-    y, chosen, test = data.y, data.train_mask[0], data.test_mask[0]
-    edge_index, edge_type = heterogeneous(data.x)
-    num_nodes = data.num_nodes + 64
+    pixels, y, _, known, test = digits(train_per_class=50)
+    edge_index, edge_type = heterogeneous(pixels)
+    num_nodes = len(y) + 64
     print(f"{num_nodes} nodes, {len(edge_type)} edges of {2 * LEVELS} relations, {count} epochs")
 
     theirs, ours = RGCN(PyGConv, num_nodes), RGCN(RGCNConv, num_nodes)
@@ -63,14 +61,13 @@ def main() -> None:
 
     def fit(model: RGCN, *edges: Relations | Tensor) -> Run:
         def loss() -> Tensor:
-            return F.cross_entropy(model(*edges)[: len(y)][chosen], y[chosen])
+            return F.cross_entropy(model(*edges)[: len(y)][known], y[known])
 
         return train(model.parameters(), loss, count, lr=0.02)
 
     before = fit(theirs, edge_index, edge_type)
     print(fit(ours, grouped).compared("RGCN", before))
-    right = ours(grouped)[: len(y)].argmax(1) == y
-    print(f"test accuracy: {float(right[test].float().mean()):.3f}")
+    print(f"test accuracy: {accuracy(ours(grouped)[: len(y)][test], y[test]):.3f}")
 
 
 if __name__ == "__main__":

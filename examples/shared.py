@@ -1,4 +1,4 @@
-"""What the examples share: their option, a training loop with a clock, and a line of results."""
+"""What the examples share: their option, digits, a training loop with a clock, and its line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from gnnkern.data import digits_graph
 
 
 class Run(NamedTuple):
@@ -32,6 +34,24 @@ def endless(loader: Iterable[Any]) -> Iterator[Any]:
     """The batches of a loader, epoch after epoch."""
     while True:
         yield from loader
+
+
+class Nodes(NamedTuple):
+    """A graph whose nodes are to be classified, some of them known."""
+
+    x: Tensor  # [N, F]
+    y: Tensor  # [N]
+    edge_index: Tensor  # [2, E]
+    known: Tensor  # [N] which nodes' classes a model may see
+    test: Tensor  # [N] which nodes it is judged by
+
+
+def digits(k: int = 8, train_per_class: int = 10) -> Nodes:
+    """Handwritten digits, each joined to those whose pixels are nearest; see `digits_graph`."""
+    data = digits_graph(k=k, train_per_class=train_per_class)
+    assert data.x is not None and data.y is not None
+    assert data.train_mask is not None and data.test_mask is not None
+    return Nodes(data.x, data.y, data.edge_index, data.train_mask[0], data.test_mask[0])
 
 
 def steps(full: int, quick: int, doc: str | None) -> int:

@@ -10,12 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# The accuracy after the few steps of `--quick`: far above guessing.
+# The least accuracy after the few steps of `--quick`. Guessing gives 0.1, and 0.5 for molecules,
+# which so few steps do not teach to tell yet.
 LEARNED = {
     "pyg_gat": 0.7,
     "dgl_gat": 0.7,
     "molecules": 0.4,
-    "relations": 0.2,
+    "relations": 0.4,
+    "mini_batches": 0.4,
 }
 
 
