@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -78,7 +79,7 @@ def hgt_sample(
 
 _TENSORS, _LISTS = "Dict(str, Tensor)", "Dict(str, int[])"
 _SAMPLE = f"({_TENSORS}, {_TENSORS}, {_TENSORS}, {_TENSORS})"
-OPERATORS = {
+OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
     "neighbor_sample": (
         "(Tensor colptr, Tensor row, Tensor input_node, int[] num_neighbors, bool replace,"
         " bool directed) -> (Tensor, Tensor, Tensor, Tensor)",
