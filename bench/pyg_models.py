@@ -111,7 +111,7 @@ def dense_share(run: Callable[[], object]) -> float:
     events = profile.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
     dense = sum(event.self_cpu_time_total for event in events if event.key in DENSE)
-    return dense / max(total, 1e-9)
+    return float(dense) / max(total, 1e-9)
 
 
 def measure(graph: BenchGraph, name: str, seconds: float, rounds: int) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 A PyG layer is run by gnnkern's layer of the same name, which looks at the same parameters; nothing
 of size edges x width is made but what edges bring themselves.
 
+Under autocast scores and sums are of the autocast dtype, summed in float32, and the result has the
+dtype of PyG's.
+
 What is different: the dropout of weights draws from torch's generator in another way than PyG, and
 there is one derivative; `patch_pyg("ops")` has the others.
 """
@@ -13,18 +16,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gnnkern import nn
 from gnnkern.graph import Graph
 from gnnkern.integrations.pyg.graph_cache import GraphCache
+from gnnkern.integrations.pyg.scope import paused
 from gnnkern.integrations.pyg.whole import (
     Refused,
     aggregation,
     arguments,
     check_edges,
     check_features,
-    check_plain_precision,
     plain_call,
     replace_calls,
 )
@@ -63,6 +67,8 @@ def _run(name: str, ours: Any, cache: GraphCache, layer: Any, *args: Any, **kwar
     if wants_weights and layer.training and layer.dropout > 0:
         raise Refused("attention weights, which would be drawn twice")
     out = _forward(layer, ours, cache, x, index, edge_attr, size)
+    if torch._C._is_any_autocast_enabled():
+        out = out.to(_dtype_under_autocast(layer, index, x, edge_attr))
     if not wants_weights:
         return out
     # The weights are PyG's; the result is the same with them as without.
@@ -78,7 +84,6 @@ def _check_features(name: str, x: Any, edge_attr: Any) -> None:
     check_features(*parts)
     if edge_attr is not None:
         check_features(edge_attr if edge_attr.dim() == 2 else edge_attr.reshape(-1, 1))
-    check_plain_precision()
 
 
 def _forward(
@@ -104,3 +109,28 @@ def _forward(
     else:
         out = twin.forward(x, graph, edge_attr)
     return out
+
+
+# By what decides it.
+_dtypes: dict[Any, torch.dtype] = {}
+
+
+def _dtype_under_autocast(
+    layer: Any, index: Tensor, x: Any, edge_attr: Tensor | None
+) -> torch.dtype:
+    """The dtype that PyG's operations come to, found out once on a node with one edge."""
+    parts = x if isinstance(x, tuple) else (x,)
+    kind = index.device.type
+    kinds = tuple(None if part is None else part.dtype for part in (*parts, edge_attr))
+    weights = tuple(sorted({str(parameter.dtype) for parameter in layer.parameters()}))
+    enabled = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    key = (type(layer), kind, enabled, kinds, weights)
+    if key not in _dtypes:
+        devices = [index.device] if index.is_cuda else []
+        one = [None if part is None else part.new_zeros(1, part.shape[1]) for part in parts]
+        attr = None if edge_attr is None else edge_attr.new_zeros(1, *edge_attr.shape[1:])
+        loop = index.new_zeros(2, 1)
+        with torch.no_grad(), torch.random.fork_rng(devices), paused():
+            out = plain_call(layer, tuple(one) if isinstance(x, tuple) else one[0], loop, attr)
+        _dtypes[key] = out.dtype
+    return _dtypes[key]

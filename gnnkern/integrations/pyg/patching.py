@@ -53,8 +53,8 @@ def patch_pyg(
 
     What "fuse" does otherwise than PyG, beside rounding: of equal messages under a maximum or
     minimum the first edge takes the whole gradient; the dropout of attention weights draws other
-    random numbers; maxima, minima and attention layers have one derivative, and a second raises an
-    error. "ops" has all of these as PyG has them.
+    random numbers; maxima, minima, several aggregations at once and attention layers have one
+    derivative, and a second raises an error. "ops" has all of these as PyG has them.
 
     Raises:
         ImportError: torch_geometric is not installed.

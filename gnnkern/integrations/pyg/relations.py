@@ -100,11 +100,12 @@ def _sum_over_relations(
         mapped = x @ weight.transpose(0, 1).reshape(width_in, relations * width_out)
         return spmm(graph, mapped.view(-1, width_out), factor)
     rows = spmm(graph, x, factor, reduce="max" if reduce == "max" else "sum")
+    out: Tensor
     if layer.num_blocks is None:
-        product: Tensor = rows.view(num_dst, -1) @ weight.reshape(-1, width_out)
-        return product
+        out = rows.view(num_dst, -1) @ weight.reshape(-1, width_out)
+        return out
     rows = rows.view(num_dst, relations, layer.num_blocks, -1)  # of [num_dst * R, F_in]
-    out: Tensor = torch.einsum("nrbi,rbio->nbo", rows, weight).reshape(num_dst, width_out)
+    out = torch.einsum("nrbi,rbio->nbo", rows, weight).reshape(num_dst, width_out)
     return out
 
 

@@ -75,7 +75,8 @@ def _graph_conv(cache: GraphCache, layer: Any, *args: Any, **kwargs: Any) -> Any
 
 def _gin(cache: GraphCache, layer: Any, *args: Any, **kwargs: Any) -> Any:
     given = arguments((*_OF_ALL, "size"), set(_OF_ALL), args, kwargs)
-    inner, reduce = layer.nn, _mode(layer)
+    inner: Any = layer.nn
+    reduce = _mode(layer)
     if reduce is None or type(inner) is not torch.nn.Sequential or len(inner) == 0:
         return NotImplemented
     first = inner[0]
@@ -90,7 +91,7 @@ def _gin(cache: GraphCache, layer: Any, *args: Any, **kwargs: Any) -> Any:
         own = mapped if dst is src else F.linear(dst, first.weight)
         out = out + (1 + layer.eps) * own
     out = out if first.bias is None else out + first.bias
-    for module in list(inner.children())[1:]:
+    for module in list(inner)[1:]:
         out = module(out)
     return out
 
