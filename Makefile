@@ -25,6 +25,8 @@ GPU_ARGS ?=
 export OMP_NUM_THREADS ?= 2
 export MKL_NUM_THREADS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# CUDA's kernels are in the build where they can run; `make cuda` compiles them anywhere.
+export GNNKERN_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,off)
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -36,6 +38,8 @@ PYTEST = OMP_WAIT_POLICY=passive $(abspath $(PY)) -m pytest -q \
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 NATIVE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+# The host executor of the tests.
+HOST_SOURCES := $(shell find tests/cuda_host -type f)
 BUILD_INPUTS := CMakeLists.txt setup.py pyproject.toml $(NATIVE_SOURCES)
 CMAKE_SETUP = $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
   -DPython_EXECUTABLE="$(abspath $(PY))" -Dpybind11_DIR="$$($(PY) -m pybind11 --cmakedir)"
@@ -103,12 +107,12 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES) $(HOST_SOURCES)
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE_SOURCES)
+	$(BIN)/clang-format -i $(NATIVE_SOURCES) $(HOST_SOURCES)
 
 stubs: $(DEV) $(BUILT)
 	$(BIN)/pybind11-stubgen gnnkern._C --exit-code --output-dir build/stubs
@@ -120,7 +124,7 @@ stubs-check: $(DEV) $(BUILT)
 	  || { echo "gnnkern/_C.pyi is out of date: run make stubs" >&2; exit 1; }
 
 # The CUDA kernels as C++, on the host executor of the tests.
-$(CUDA_HOST): $(TOOLS) $(BUILD_INPUTS) $(wildcard tests/cuda_host/*)
+$(CUDA_HOST): $(TOOLS) $(BUILD_INPUTS) $(HOST_SOURCES)
 	$(CMAKE_SETUP) -B $(@D) -DGNNKERN_CUDA_HOST=on > /dev/null
 	$(BIN)/cmake --build $(@D) --target _cuda_host
 	touch $@
