@@ -14,9 +14,18 @@ from torch import Tensor
 
 from gnnkern._edge_loops import RowLoop, chunk_states
 from gnnkern._native import Csr, accumulate_dtype
+from gnnkern._walk import Walk
 from gnnkern.reference.philox import dropout_threshold
 
-__all__ = ["AttentionLoops", "Dropout", "Gatv2Gradients", "Operands", "Results", "SourceGradients"]
+__all__ = [
+    "AttentionLoops",
+    "Dropout",
+    "Gatv2Gradients",
+    "Operands",
+    "Results",
+    "SourceGradients",
+    "Walked",
+]
 
 
 class Dropout(NamedTuple):
@@ -47,6 +56,16 @@ class Operands(NamedTuple):
     def contiguous(self) -> Operands:
         """The same, each in one piece."""
         return Operands(*(None if t is None else t.contiguous() for t in self))  # type: ignore[arg-type]
+
+
+class Walked(NamedTuple):
+    """What a walk over the edges of rows computes with."""
+
+    walk: Walk
+    kind: str
+    operands: Operands
+    factor: float  # gat, gatv2: the slope below 0; dot: what products are multiplied by
+    dropout: Dropout
 
 
 class Results(NamedTuple):
@@ -88,16 +107,16 @@ class AttentionLoops:
     """
 
     rows: RowLoop
-    # (walk, kind, operands, factor, dropout, results, **options)
+    # (walked, results, **options)
     run_forward: Callable[..., None]
     # (statistics, log_sum_exp, out, grad, score)
     run_statistics: Callable[..., None]
-    # (walk, kind, operands of the reversed graph with the queries for `own`, factor, dropout, grad,
-    #  statistics, gradients, sums of chunks of value and of key, **options)
+    # (walked over the reversed graph, grad, statistics, gradients, sums of chunks of value and of
+    #  key, **options); the operands are those of the forward
     run_by_source: Callable[..., None]
     # (csr, key, grad_score, edge_x): the sum of (key + edge_x) * grad_score over each row
     sum_keys: Callable[[Csr, Tensor, Tensor, Tensor | None], Tensor]
-    # (walk, reverse, operands, slope, dropout, grad, statistics, need_x_src, need_edge_x)
+    # (walked, the reversed graph's walk, grad, statistics, need_x_src, need_edge_x)
     run_gatv2_backward: Callable[..., Gatv2Gradients]
 
     def attend(
@@ -132,7 +151,7 @@ class AttentionLoops:
             largest, total = log_sum_exp.new_empty((2, walk.num_chunks, heads)).unbind()
             acc = log_sum_exp.new_empty((walk.num_chunks, heads, head_width))
         results = Results(out, wide_out if keeps_wide else None, log_sum_exp, largest, total, acc)
-        self.run_forward(walk, kind, operands, factor, dropout, results, **options)
+        self.run_forward(Walked(walk, kind, operands, factor, dropout), results, **options)
         return out, log_sum_exp, wide_out
 
     def statistics_of(
@@ -178,9 +197,8 @@ class AttentionLoops:
             chunk_states(walk, table.shape[1:].numel(), "sum", False, value)[0]
             for table in (value, key)
         ]
-        self.run_by_source(
-            walk, kind, operands, factor, dropout, grad, statistics, grads, *sums, **options
-        )
+        walked = Walked(walk, kind, operands, factor, dropout)
+        self.run_by_source(walked, grad, statistics, grads, *sums, **options)
         return grads
 
     # -- ops -----------------------------------------------------------------------------------
@@ -333,11 +351,14 @@ class AttentionLoops:
             )
         grad, x_src = grad.contiguous(), x_src.contiguous()
         grads = self.run_gatv2_backward(
-            self.rows.walk_of(csr),
+            Walked(
+                self.rows.walk_of(csr),
+                "gatv2",
+                Operands(x_dst, x_src, x_src, att=att, edge_x=edge_x).contiguous(),
+                negative_slope,
+                Dropout.of(seed, dropout),
+            ),
             self.rows.walk_of(rev),
-            Operands(x_dst, x_src, x_src, att=att, edge_x=edge_x).contiguous(),
-            negative_slope,
-            Dropout.of(seed, dropout),
             grad,
             self.statistics_of(out, log_sum_exp, grad),
             need_x_src,

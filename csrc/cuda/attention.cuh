@@ -142,33 +142,33 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
     attention_kernel(const AttentionArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
-  using columns_t = Columns<scalar_t, lanes>;
-  constexpr int kColumns = columns_t::kColumns;
+  using walk_t = HeadWalk<scalar_t, lanes>;
+  using row_t = Row<scalar_t, lanes>;
+  constexpr int kColumns = walk_t::kColumns;
   constexpr int kEdges = kEdgesThatFit<kScoreEdges<kScore>, scalar_t, lanes>;
   const AttentionShape& shape = args.shape;
-  const int64_t heads = shape.heads, head_width = shape.head_width, width = heads * head_width;
   const int64_t item = item_of_warp();
   RowPart part;
   if (!take_part(shape.walk, item, shape.lanes.row, part)) return;
-  const Place place(shape, part);
-  const columns_t columns(place, place.tile, head_width);
-  const bool whole = shape.lanes.tiles == 1;
+  const walk_t here(shape, part);
+  const Place& place = here.place;
+  const auto& columns = here.columns;
+  const int64_t heads = here.heads, width = here.width;
   const auto factor = static_cast<compute_t>(shape.factor);
-  const auto* const own_rows = static_cast<const scalar_t*>(args.own) + place.head * head_width;
-  const auto* const keys = static_cast<const scalar_t*>(args.key) + place.head * head_width;
-  const auto* const values = static_cast<const scalar_t*>(args.value) + place.head * head_width;
-  const auto* const att_row = static_cast<const scalar_t*>(args.att) + place.head * head_width;
-  const auto* const edge_rows =
-      args.edge_x ? static_cast<const scalar_t*>(args.edge_x) + place.head * head_width : nullptr;
+  const scalar_t* const own_rows = here.rows(args.own);
+  const scalar_t* const keys = here.rows(args.key);
+  const scalar_t* const values = here.rows(args.value);
+  const scalar_t* const att_row = here.rows(args.att);
+  const scalar_t* const edge_rows = here.rows(args.edge_x);
 
   // What the edges of a row share
-  const bool has_edge = place.has_head && part.count > 0;
+  const bool has_edge = here.has_edge();
   compute_t own[kColumns] = {}, att[kColumns] = {}, own_score = 0;
   SoftmaxState<compute_t> state = LogSumExpReducer<compute_t>().start();
   if constexpr (kScore == Score::kGat) {
     own_score = number_or_zero<scalar_t>(args.own, part.row * heads + place.head, has_edge);
     state = sweep_gat_scores<scalar_t>(args, place, part, own_score);
-  } else if (whole) {
+  } else if (here.whole) {
     columns.load_values(own_rows + part.row * width, has_edge, own);
     if constexpr (kScore == Score::kGatv2) columns.load_values(att_row, place.has_head, att);
   }
@@ -178,12 +178,12 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
   for (int done = 0; done < longest; done += kEdges * place.edges) {
     // Load
     const EdgeGroup<kEdges> edges(shape.walk, part, place, done);
-    typename columns_t::row_t value[kEdges], key[kEdges], edge_x[kEdges];
+    row_t value[kEdges], key[kEdges], edge_x[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
       value[i] = columns.load(values + edges.other[i] * width, edges.exists[i]);
       edge_x[i] = {};
-      if (kScore == Score::kDot && whole) {
+      if (kScore == Score::kDot && here.whole) {
         key[i] = columns.load(keys + edges.other[i] * width, edges.exists[i]);
       }
     }
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
         score[i] = gat_score<scalar_t>(args, place, own_score, edges.other[i], edges.edge[i],
                                        edges.exists[i]);
       }
-    } else if (whole) {
+    } else if (here.whole) {
 #pragma unroll
       for (int i = 0; i < kEdges; ++i) {
         compute_t from[kColumns], added[kColumns];
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
       sum_lanes(score, 1, place.lanes);
     } else {
       one_by_one(edges, score, [&](bool exists, int64_t source, int64_t edge) {
-        return wide_product<lanes>(place, head_width, keys + source * width,
+        return wide_product<lanes>(place, shape.head_width, keys + source * width,
                                    own_rows + part.row * width,
                                    edge_rows ? edge_rows + edge * width : nullptr,
                                    kScore == Score::kGatv2 ? att_row : nullptr, factor, exists);
@@ -272,15 +272,14 @@ __global__ void __launch_bounds__(kWalkThreads, kScore == Score::kGat ? 4 : 3)
   }
 
   // Store
-  if (!place.has_head || place.edge_lane > 0) return;
-  const bool writes_scores = place.tile == 0 && place.column_lane == 0;
+  if (!here.writes()) return;
   if (part.owns_row) {
-    store_attention<lanes, scalar_t>(args, columns, part.row * heads + place.head, writes_scores,
-                                     state, acc);
+    store_attention<lanes, scalar_t>(args, columns, part.row * heads + place.head,
+                                     here.is_first_of_head(), state, acc);
   } else if (item < shape.walk.num_chunks) {
     const int64_t at = item * heads + place.head;
-    columns.store(static_cast<compute_t*>(args.acc) + at * head_width, acc);
-    if (writes_scores) {
+    columns.store(static_cast<compute_t*>(args.acc) + at * shape.head_width, acc);
+    if (here.is_first_of_head()) {
       static_cast<compute_t*>(args.largest)[at] = state.first;
       static_cast<compute_t*>(args.total)[at] = state.second;
     }

@@ -41,39 +41,35 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
     attention_by_source_kernel(const AttentionSourceArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
-  using columns_t = Columns<scalar_t, lanes>;
+  using walk_t = HeadWalk<scalar_t, lanes>;
+  using row_t = Row<scalar_t, lanes>;
   constexpr bool kDot = kScore == Score::kDot;
-  constexpr int kColumns = columns_t::kColumns;
+  constexpr int kColumns = walk_t::kColumns;
   constexpr int kEdges = kEdgesThatFit<kScoreEdges<kScore>, scalar_t, lanes>;
   constexpr int kWords = kDot ? 2 : 3;
   const AttentionShape& shape = args.shape;
-  const int64_t heads = shape.heads, head_width = shape.head_width, width = heads * head_width;
   const int64_t item = item_of_warp();
   RowPart part;
   if (!take_part(shape.walk, item, shape.lanes.row, part)) return;
-  const Place place(shape, part);
-  const columns_t columns(place, place.tile, head_width);
-  const bool whole = shape.lanes.tiles == 1;
-  const bool is_first_tile = place.tile == 0;
+  const walk_t here(shape, part);
+  const Place& place = here.place;
+  const auto& columns = here.columns;
+  const int64_t heads = here.heads, width = here.width;
   const auto factor = static_cast<compute_t>(shape.factor);
-  const int64_t head_begin = place.head * head_width;
-  const auto* const own_value =
-      static_cast<const scalar_t*>(args.value) + part.row * width + head_begin;
-  const auto* const own_key =
-      static_cast<const scalar_t*>(args.key) + part.row * width + head_begin;
-  const auto* const grads = static_cast<const scalar_t*>(args.grad) + head_begin;
-  const auto* const queries = static_cast<const scalar_t*>(args.query) + head_begin;
-  const auto* const edge_rows =
-      args.edge_x ? static_cast<const scalar_t*>(args.edge_x) + head_begin : nullptr;
+  const scalar_t* const own_value = here.rows(args.value) + part.row * width;
+  const scalar_t* const own_key = here.rows(args.key) + part.row * width;
+  const scalar_t* const grads = here.rows(args.grad);
+  const scalar_t* const queries = here.rows(args.query);
+  const scalar_t* const edge_rows = here.rows(args.edge_x);
   const auto* const statistics = static_cast<const compute_t*>(args.statistics);
 
   // What the edges of a row share
-  const bool has_edge = place.has_head && part.count > 0;
+  const bool has_edge = here.has_edge();
   compute_t value[kColumns] = {}, key[kColumns] = {}, key_score = 0;
-  if (whole) columns.load_values(own_value, has_edge, value);
+  if (here.whole) columns.load_values(own_value, has_edge, value);
   if constexpr (!kDot) {
     key_score = number_or_zero<scalar_t>(args.key, part.row * heads + place.head, has_edge);
-  } else if (whole) {
+  } else if (here.whole) {
     columns.load_values(own_key, has_edge, key);
   }
 
@@ -83,7 +79,7 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
   for (int done = 0; done < longest; done += kEdges * place.edges) {
     // Load
     const EdgeGroup<kEdges> edges(shape.walk, part, place, done);
-    typename columns_t::row_t grad[kEdges], query[kEdges], edge_x[kEdges];
+    row_t grad[kEdges], query[kEdges], edge_x[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
       grad[i] = columns.load(grads + edges.other[i] * width, edges.exists[i]);
@@ -98,7 +94,7 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
 
     // What the rows of destinations make with the source's
     compute_t product[kEdges], score[kEdges];
-    if (whole) {
+    if (here.whole) {
 #pragma unroll
       for (int i = 0; i < kEdges; ++i) {
         compute_t from[kColumns], added[kColumns];
@@ -116,9 +112,9 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
     } else {
       const auto wide = [&](const scalar_t* own, const scalar_t* rows) {
         return [=, &place](bool exists, int64_t destination, int64_t edge) {
-          return wide_product<lanes, scalar_t>(place, head_width, own, rows + destination * width,
-                                               edge_rows ? edge_rows + edge * width : nullptr,
-                                               nullptr, factor, exists);
+          return wide_product<lanes, scalar_t>(
+              place, shape.head_width, own, rows + destination * width,
+              edge_rows ? edge_rows + edge * width : nullptr, nullptr, factor, exists);
         };
       };
       one_by_one(edges, product, wide(own_value, grads));
@@ -152,7 +148,7 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
       }
       const auto [kept, grad_score] =
           score_gradient(from, known[0], known[1], product[i], kept_scale[i], exists);
-      const bool stores = exists && is_first_tile && place.column_lane == 0;
+      const bool stores = exists && here.is_first_of_head();
       const compute_t grad_argument = grad_score * slope;
       if (stores && args.grad_edge_score) {
         static_cast<scalar_t*>(args.grad_edge_score)[element[i]] =
@@ -171,7 +167,8 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
 #pragma unroll
           for (int k = 0; k < kColumns; ++k) row[k] = kept * row[k] + grad_own * query_row[k];
           columns.store(
-              static_cast<scalar_t*>(args.grad_edge_x) + head_begin + edges.edge[i] * width, row);
+              static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + here.head_begin,
+              row);
         }
       } else {
         key_sum[0] += grad_argument;
@@ -182,26 +179,17 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
   sum_lanes(key_sum, place.edge_stride, place.row_stride);
 
   // Store
-  if (!place.has_head || place.edge_lane > 0) return;
-  const bool is_chunk = item < shape.walk.num_chunks;
-  if (!is_chunk && !part.owns_row) return;
-  const int64_t row_head = (is_chunk ? item : part.row) * heads + place.head;
-  const int64_t at = row_head * head_width;
-  const bool writes_score = is_first_tile && place.column_lane == 0;
-  if (is_chunk) {
-    columns.store(static_cast<compute_t*>(args.value_sum) + at, value_sum);
-    if constexpr (kDot) {
-      columns.store(static_cast<compute_t*>(args.key_sum) + at, key_sum);
-    } else if (writes_score) {
-      static_cast<compute_t*>(args.key_sum)[row_head] = key_sum[0];
-    }
-    return;
-  }
-  columns.store(static_cast<scalar_t*>(args.grad_value) + at, value_sum);
+  if (!here.writes()) return;
+  here.store_sum(shape.walk, item, args.value_sum, args.grad_value, value_sum);
   if constexpr (kDot) {
-    columns.store(static_cast<scalar_t*>(args.grad_key) + at, key_sum);
-  } else if (writes_score) {
-    static_cast<scalar_t*>(args.grad_key)[row_head] = from_compute<scalar_t>(key_sum[0]);
+    here.store_sum(shape.walk, item, args.key_sum, args.grad_key, key_sum);
+  } else if (here.is_first_of_head()) {
+    if (item < shape.walk.num_chunks) {
+      static_cast<compute_t*>(args.key_sum)[item * heads + place.head] = key_sum[0];
+    } else if (part.owns_row) {
+      static_cast<scalar_t*>(args.grad_key)[part.row * heads + place.head] =
+          from_compute<scalar_t>(key_sum[0]);
+    }
   }
 }
 
@@ -212,31 +200,30 @@ template <typename scalar_t, int lanes>
 __global__ void __launch_bounds__(kWalkThreads, 4) dot_query_kernel(const AttentionQueryArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
-  using columns_t = Columns<scalar_t, lanes>;
-  constexpr int kColumns = columns_t::kColumns;
+  constexpr int kColumns = kLaneColumns<scalar_t>;
   constexpr int kEdges = kEdgesThatFit<4, scalar_t, lanes>;
   const AttentionShape& shape = args.shape;
-  const int64_t heads = shape.heads, head_width = shape.head_width, width = heads * head_width;
   const int64_t item = item_of_warp();
   RowPart part;
   if (!take_part(shape.walk, item, shape.lanes.row, part)) return;
-  const Place place(shape, part);
-  const columns_t columns(place, place.tile, head_width);
-  const int64_t head_begin = place.head * head_width;
-  const auto* const keys = static_cast<const scalar_t*>(args.key) + head_begin;
-  const auto* const edge_rows = static_cast<const scalar_t*>(args.edge_x) + head_begin;
+  const HeadWalk<scalar_t, lanes> here(shape, part);
+  const Place& place = here.place;
+  const auto& columns = here.columns;
+  const int64_t width = here.width;
+  const scalar_t* const keys = here.rows(args.key);
+  const scalar_t* const edge_rows = here.rows(args.edge_x);
 
   // Load and sum
   compute_t sum[kColumns] = {};
   const int longest = warp_max(part.count);
   for (int done = 0; done < longest; done += kEdges * place.edges) {
     const EdgeGroup<kEdges> edges(shape.walk, part, place, done);
-    typename columns_t::row_t key[kEdges];
+    Row<scalar_t, lanes> key[kEdges];
     compute_t weight[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
       key[i] = columns.load(keys + edges.other[i] * width, edges.exists[i]);
-      weight[i] = number_or_zero<compute_t>(args.grad_score, edges.element(i, place, heads),
+      weight[i] = number_or_zero<compute_t>(args.grad_score, edges.element(i, place, here.heads),
                                             edges.exists[i]);
     }
 #pragma unroll
@@ -244,7 +231,7 @@ __global__ void __launch_bounds__(kWalkThreads, 4) dot_query_kernel(const Attent
       compute_t row[kColumns];
       key[i].unpack(row);
       add_scaled(sum, weight[i], row);
-      if (args.edge_x) {
+      if (edge_rows) {
         columns.load_values(edge_rows + edges.edge[i] * width, edges.exists[i], row);
         add_scaled(sum, weight[i], row);
       }
@@ -253,12 +240,7 @@ __global__ void __launch_bounds__(kWalkThreads, 4) dot_query_kernel(const Attent
   sum_lanes(sum, place.edge_stride, place.row_stride);
 
   // Store
-  if (!place.has_head || place.edge_lane > 0) return;
-  if (item < shape.walk.num_chunks) {
-    columns.store(static_cast<compute_t*>(args.query_sum) + item * width + head_begin, sum);
-  } else if (part.owns_row) {
-    columns.store(static_cast<scalar_t*>(args.grad_query) + part.row * width + head_begin, sum);
-  }
+  if (here.writes()) here.store_sum(shape.walk, item, args.query_sum, args.grad_query, sum);
 }
 
 // -- launchers ------------------------------------------------------------------------------------

@@ -125,6 +125,52 @@ struct Columns {
   }
 };
 
+// A lane with the part of a row that it walks, and the columns of a head that it does this for.
+template <typename scalar_t, int lanes>
+struct HeadWalk {
+  using compute_t = compute_of<scalar_t>;
+  using columns_t = Columns<scalar_t, lanes>;
+  static constexpr int kColumns = columns_t::kColumns;
+  RowPart part;
+  Place place;
+  columns_t columns;
+  int64_t heads;
+  int64_t width;       // of all heads
+  int64_t head_begin;  // of the head in a row
+  bool whole;          // the lanes of a head hold all of it
+
+  __device__ __forceinline__ HeadWalk(const AttentionShape& shape, const RowPart& part)
+      : part(part),
+        place(shape, part),
+        columns(place, place.tile, shape.head_width),
+        heads(shape.heads),
+        width(shape.heads * shape.head_width),
+        head_begin(place.head * shape.head_width),
+        whole(shape.lanes.tiles == 1) {}
+
+  // The head in row 0 of a table; null where there is no table.
+  __device__ __forceinline__ const scalar_t* rows(const void* table) const {
+    return table ? static_cast<const scalar_t*>(table) + head_begin : nullptr;
+  }
+  __device__ __forceinline__ bool has_edge() const { return place.has_head && part.count > 0; }
+  // Of the lanes that hold the same sums, one writes.
+  __device__ __forceinline__ bool writes() const { return place.has_head && place.edge_lane == 0; }
+  // What stands once for a head of an edge or a row.
+  __device__ __forceinline__ bool is_first_of_head() const {
+    return place.tile == 0 && place.column_lane == 0;
+  }
+
+  // The sum over a row goes to its row of the results, that over a chunk to its slot.
+  __device__ __forceinline__ void store_sum(const Walk& walk, int64_t item, void* chunk_sums,
+                                            void* results, const compute_t (&sum)[kColumns]) const {
+    if (item < walk.num_chunks) {
+      columns.store(static_cast<compute_t*>(chunk_sums) + item * width + head_begin, sum);
+    } else if (part.owns_row) {
+      columns.store(static_cast<scalar_t*>(results) + part.row * width + head_begin, sum);
+    }
+  }
+};
+
 template <int count, typename value_t>
 __device__ __forceinline__ value_t dot(const value_t (&a)[count], const value_t (&b)[count]) {
   value_t sum = 0;

@@ -40,31 +40,28 @@ struct Gatv2Sums {
 
 template <typename scalar_t, int lanes>
 __device__ __forceinline__ void walk_gatv2_row(
-    const Gatv2BackwardArgs& args, const RowPart& part, const Place& place,
+    const Gatv2BackwardArgs& args, const HeadWalk<scalar_t, lanes>& here,
     const compute_of<scalar_t> (&att)[kLaneColumns<scalar_t>],
     Gatv2Sums<compute_of<scalar_t>, kLaneColumns<scalar_t>>& sums) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
-  using columns_t = Columns<scalar_t, lanes>;
-  constexpr int kColumns = columns_t::kColumns;
+  constexpr int kColumns = kLaneColumns<scalar_t>;
   constexpr int kEdges = kEdgesThatFit<kGatv2Edges, scalar_t, lanes>;
   const AttentionShape& shape = args.shape;
-  const int64_t heads = shape.heads, head_width = shape.head_width, width = heads * head_width;
-  const columns_t columns(place, place.tile, head_width);
-  const bool whole = shape.lanes.tiles == 1;
+  const RowPart& part = here.part;
+  const Place& place = here.place;
+  const auto& columns = here.columns;
+  const int64_t heads = here.heads, width = here.width;
   const auto slope = static_cast<compute_t>(shape.factor);
-  const int64_t head_begin = place.head * head_width;
-  const int64_t own_begin = part.row * width + head_begin;
-  const auto* const x_src = static_cast<const scalar_t*>(args.x_src) + head_begin;
-  const auto* const edge_rows =
-      args.edge_x ? static_cast<const scalar_t*>(args.edge_x) + head_begin : nullptr;
+  const scalar_t* const x_src = here.rows(args.x_src);
+  const scalar_t* const edge_rows = here.rows(args.edge_x);
 
   // What the edges of a row share
-  const bool has_edge = place.has_head && part.count > 0;
+  const bool has_edge = here.has_edge();
   compute_t x_dst[kColumns], grad[kColumns] = {}, log_sum_exp = 0, expected = 0;
-  columns.load_values(static_cast<const scalar_t*>(args.x_dst) + own_begin, has_edge, x_dst);
-  if (whole) {
-    columns.load_values(static_cast<const scalar_t*>(args.grad) + own_begin, has_edge, grad);
+  columns.load_values(here.rows(args.x_dst) + part.row * width, has_edge, x_dst);
+  if (here.whole) {
+    columns.load_values(here.rows(args.grad) + part.row * width, has_edge, grad);
   }
   if (has_edge) {
     const auto* const known =
@@ -77,7 +74,7 @@ __device__ __forceinline__ void walk_gatv2_row(
   for (int done = 0; done < longest; done += kEdges * place.edges) {
     // Load
     const EdgeGroup<kEdges> edges(shape.walk, part, place, done);
-    typename columns_t::row_t rows[kEdges];
+    Row<scalar_t, lanes> rows[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
       rows[i] = columns.load(x_src + edges.other[i] * width, edges.exists[i]);
@@ -106,21 +103,20 @@ __device__ __forceinline__ void walk_gatv2_row(
     }
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) score[i] = leaky_dot(summed[i], slope, att);
-    if (whole) {
+    if (here.whole) {
       sum_lanes(score, 1, place.lanes);
       sum_lanes(product, 1, place.lanes);
     } else {
       one_by_one(edges, score, [&](bool exists, int64_t other, int64_t edge) {
-        return wide_product<lanes>(place, head_width, x_src + other * width,
-                                   static_cast<const scalar_t*>(args.x_dst) + own_begin,
+        return wide_product<lanes>(place, shape.head_width, x_src + other * width,
+                                   here.rows(args.x_dst) + part.row * width,
                                    edge_rows ? edge_rows + edge * width : nullptr,
-                                   static_cast<const scalar_t*>(args.att) + head_begin, slope,
-                                   exists);
+                                   here.rows(args.att), slope, exists);
       });
       one_by_one(edges, product, [&](bool exists, int64_t other, int64_t) {
-        return wide_product<lanes, scalar_t>(place, head_width, x_src + other * width,
-                                             static_cast<const scalar_t*>(args.grad) + own_begin,
-                                             nullptr, nullptr, slope, exists);
+        return wide_product<lanes, scalar_t>(place, shape.head_width, x_src + other * width,
+                                             here.rows(args.grad) + part.row * width, nullptr,
+                                             nullptr, slope, exists);
       });
     }
 
@@ -145,12 +141,13 @@ __device__ __forceinline__ void walk_gatv2_row(
         summed[i][k] = weight * att[k];
       }
       if (args.grad_edge_x) {
-        columns.store(static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + head_begin,
-                      summed[i]);
+        columns.store(
+            static_cast<scalar_t*>(args.grad_edge_x) + edges.edge[i] * width + here.head_begin,
+            summed[i]);
       }
       if (args.grad_x_src) {
         args.records.signs[sign_at(shape.lanes, place, element[i])] = static_cast<uint8_t>(signs);
-        if (place.column_lane == 0 && place.tile == 0) {
+        if (here.is_first_of_head()) {
           static_cast<compute_t*>(args.records.kept)[element[i]] = kept;
           static_cast<compute_t*>(args.records.grad_score)[element[i]] = grad_score;
         }
@@ -164,41 +161,32 @@ template <typename scalar_t, int lanes>
 __global__ void __launch_bounds__(kWalkThreads, 3)
     gatv2_by_destination_kernel(const Gatv2BackwardArgs args, int64_t num_items) {
   using compute_t = compute_of<scalar_t>;
-  using columns_t = Columns<scalar_t, lanes>;
-  constexpr int kColumns = columns_t::kColumns;
+  using walk_t = HeadWalk<scalar_t, lanes>;
+  constexpr int kColumns = walk_t::kColumns;
   const AttentionShape& shape = args.shape;
-  const int64_t width = shape.heads * shape.head_width;
   // No part of a row: which columns a lane holds is the same for all of them.
   RowPart part = {};
   part.row_shift = 5;
-  const Place here(shape, part);
-  const columns_t columns(here, here.tile, shape.head_width);
-  const int64_t head_begin = here.head * shape.head_width;
+  const walk_t any(shape, part);
   compute_t att[kColumns];
-  columns.load_values(static_cast<const scalar_t*>(args.att) + head_begin, here.has_head, att);
+  any.columns.load_values(any.rows(args.att), any.place.has_head, att);
 
   Gatv2Sums<compute_t, kColumns> sums = {};
   for (int64_t item = item_of_warp(); item < num_items;
        item += static_cast<int64_t>(gridDim.x) * kWalkWarps) {
     if (!take_part(shape.walk, item, shape.lanes.row, part)) continue;
-    const Place place(shape, part);
+    const walk_t here(shape, part);
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) sums.row[k] = 0;
-    walk_gatv2_row<scalar_t, lanes>(args, part, place, att, sums);
-    sum_lanes(sums.row, place.edge_stride, place.row_stride);
+    walk_gatv2_row<scalar_t, lanes>(args, here, att, sums);
+    sum_lanes(sums.row, here.place.edge_stride, here.place.row_stride);
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) sums.row[k] *= att[k];
-    if (!place.has_head || place.edge_lane > 0) continue;
-    if (item < shape.walk.num_chunks) {
-      columns.store(static_cast<compute_t*>(args.dst_sum) + item * width + head_begin, sums.row);
-    } else if (part.owns_row) {
-      columns.store(static_cast<scalar_t*>(args.grad_x_dst) + part.row * width + head_begin,
-                    sums.row);
-    }
+    if (here.writes()) here.store_sum(shape.walk, item, args.dst_sum, args.grad_x_dst, sums.row);
   }
 
   // The warps' sums for att, in their order
-  sum_lanes(sums.att, here.edge_stride, kWarp);
+  sum_lanes(sums.att, any.place.edge_stride, kWarp);
   struct Shared {
     compute_t att[kWalkWarps][kWarp][kColumns];
   };
@@ -208,10 +196,11 @@ __global__ void __launch_bounds__(kWalkThreads, 3)
 #pragma unroll
   for (int k = 0; k < kColumns; ++k) shared.att[warp][lane][k] = sums.att[k];
   __syncthreads();
-  if (warp > 0 || lane >= here.edge_stride || !here.has_head) return;
+  if (warp > 0 || lane >= any.place.edge_stride || !any.place.has_head) return;
 #pragma unroll 1
   for (int other = 1; other < kWalkWarps; ++other) add(sums.att, shared.att[other][lane]);
-  columns.store(static_cast<compute_t*>(args.att_sum) + blockIdx.x * width + head_begin, sums.att);
+  compute_t* const to = static_cast<compute_t*>(args.att_sum) + blockIdx.x * any.width;
+  any.columns.store(to + any.head_begin, sums.att);
 }
 
 // Over the reversed graph: the sum of kept * grad, and of the scores' gradients behind the signs.
@@ -220,33 +209,31 @@ __global__ void __launch_bounds__(kWalkThreads, 4)
     gatv2_by_source_kernel(const Gatv2BackwardArgs args) {
   // Where am I
   using compute_t = compute_of<scalar_t>;
-  using columns_t = Columns<scalar_t, lanes>;
-  constexpr int kColumns = columns_t::kColumns;
+  constexpr int kColumns = kLaneColumns<scalar_t>;
   constexpr int kEdges = kEdgesThatFit<2 * kGatv2Edges, scalar_t, lanes>;
   const AttentionShape& shape = args.shape;
-  const int64_t heads = shape.heads, head_width = shape.head_width, width = heads * head_width;
   const int64_t item = item_of_warp();
   RowPart part;
   if (!take_part(args.reverse, item, shape.lanes.row, part)) return;
-  const Place place(shape, part);
-  const columns_t columns(place, place.tile, head_width);
+  const HeadWalk<scalar_t, lanes> here(shape, part);
+  const Place& place = here.place;
+  const auto& columns = here.columns;
   const auto slope = static_cast<compute_t>(shape.factor);
-  const int64_t head_begin = place.head * head_width;
-  const auto* const grads = static_cast<const scalar_t*>(args.grad) + head_begin;
+  const scalar_t* const grads = here.rows(args.grad);
 
   compute_t sum[kColumns] = {}, score_sum[kColumns] = {};
   const int longest = warp_max(part.count);
   for (int done = 0; done < longest; done += kEdges * place.edges) {
     // Load
     const EdgeGroup<kEdges> edges(args.reverse, part, place, done);
-    typename columns_t::row_t grad[kEdges];
+    Row<scalar_t, lanes> grad[kEdges];
     compute_t kept[kEdges], grad_score[kEdges];
     unsigned signs[kEdges];
 #pragma unroll
     for (int i = 0; i < kEdges; ++i) {
       const bool exists = edges.exists[i];
-      const int64_t element = edges.element(i, place, heads);
-      grad[i] = columns.load(grads + edges.other[i] * width, exists);
+      const int64_t element = edges.element(i, place, here.heads);
+      grad[i] = columns.load(grads + edges.other[i] * here.width, exists);
       kept[i] = number_or_zero<compute_t>(args.records.kept, element, exists);
       grad_score[i] = number_or_zero<compute_t>(args.records.grad_score, element, exists);
       signs[i] = exists ? __ldg(args.records.signs + sign_at(shape.lanes, place, element)) : 0;
@@ -267,16 +254,12 @@ __global__ void __launch_bounds__(kWalkThreads, 4)
   sum_lanes(score_sum, place.edge_stride, place.row_stride);
 
   // Store
-  if (!place.has_head || place.edge_lane > 0) return;
+  if (!here.writes()) return;
   compute_t att[kColumns];
-  columns.load_values(static_cast<const scalar_t*>(args.att) + head_begin, true, att);
+  columns.load_values(here.rows(args.att), true, att);
 #pragma unroll
   for (int k = 0; k < kColumns; ++k) sum[k] += score_sum[k] * att[k];
-  if (item < args.reverse.num_chunks) {
-    columns.store(static_cast<compute_t*>(args.src_sum) + item * width + head_begin, sum);
-  } else if (part.owns_row) {
-    columns.store(static_cast<scalar_t*>(args.grad_x_src) + part.row * width + head_begin, sum);
-  }
+  here.store_sum(args.reverse, item, args.src_sum, args.grad_x_src, sum);
 }
 
 }  // namespace gnnkern::cuda

@@ -14,6 +14,7 @@ from gnnkern._attention_loops import (
     Operands,
     Results,
     SourceGradients,
+    Walked,
 )
 from gnnkern._cuda import module, row_reduce
 from gnnkern._cuda.launch import launch
@@ -23,40 +24,35 @@ from gnnkern._walk import Walk
 
 __all__ = ["LOOPS"]
 
-_NO_DROPOUT = Dropout.of(None, 0.0)
 # Blocks that walk the destinations of GATv2, each with a sum for the gradient of att: some ten
 # times as many as a device runs at once, so that it is evenly busy. Not measured on a device.
 _MOST_SUMS = 4096
 
 
-def _shape(walk: Walk, rows: Tensor, dropout: Dropout, factor: float) -> tuple[Any, ...]:
-    """What every launcher takes first, of heads [any, H, D]."""
+def _shape(walked: Walked) -> tuple[Any, ...]:
+    """What every launcher takes first."""
+    rows, dropout = walked.operands.value, walked.dropout
     heads, head_width = rows.shape[-2:]
     seed = 0 if dropout.seed is None else dropout.seed.data_ptr()
-    threshold = dropout.threshold + 2**31
-    code = SCALAR_CODES[rows.dtype]
-    return (walk.fields(), code, heads, head_width, seed, threshold, dropout.scale, factor)
+    return (
+        walked.walk.fields(),
+        SCALAR_CODES[rows.dtype],
+        heads,
+        head_width,
+        seed,
+        dropout.threshold + 2**31,
+        dropout.scale,
+        walked.factor,
+    )
 
 
 def _unless_empty(tensor: Tensor) -> Tensor | None:
     return tensor if tensor.numel() else None
 
 
-def _run_forward(
-    walk: Walk,
-    kind: str,
-    operands: Operands,
-    factor: float,
-    dropout: Dropout,
-    results: Results,
-) -> None:
-    launch(
-        f"{kind}_attention",
-        operands.value.device,
-        _shape(walk, operands.value, dropout, factor),
-        *operands,
-        *results,
-    )
+def _run_forward(walked: Walked, results: Results) -> None:
+    name = f"{walked.kind}_attention"
+    launch(name, results.out.device, _shape(walked), *walked.operands, *results)
 
 
 def _run_statistics(
@@ -73,21 +69,18 @@ def _run_statistics(
 
 
 def _run_by_source(
-    walk: Walk,
-    kind: str,
-    operands: Operands,
-    factor: float,
-    dropout: Dropout,
+    walked: Walked,
     grad: Tensor,  # [num_dst, H, D]
     statistics: Tensor,  # [num_dst, H, words]
     grads: SourceGradients,
     value_sum: Tensor | None,  # [num_chunks, H * D]
     key_sum: Tensor | None,  # [num_chunks, H * D]; gat: [num_chunks, H]
 ) -> None:
+    operands = walked.operands
     launch(
-        f"{kind}_attention_backward",
+        f"{walked.kind}_attention_backward",
         grad.device,
-        _shape(walk, operands.value, dropout, factor),
+        _shape(walked),
         grads.value,
         grads.key,
         grads.score,
@@ -97,7 +90,7 @@ def _run_by_source(
         key_sum,
         operands.key,
         operands.value,
-        operands.own if kind == "dot" else None,
+        operands.own if walked.kind == "dot" else None,
         grad,
         statistics,
         operands.edge_score,
@@ -113,7 +106,7 @@ def _sum_keys(csr: Csr, key: Tensor, grad_score: Tensor, edge_x: Tensor | None) 
         launch(
             "dot_attention_backward_query",
             key.device,
-            _shape(walk, key, _NO_DROPOUT, 1.0),
+            _shape(Walked(walk, "dot", Operands(key, key, key), 1.0, Dropout.of(None, 0.0))),
             grad_query,
             chunk_states(walk, key.shape[1:].numel(), "sum", False, key)[0],
             key,
@@ -124,19 +117,16 @@ def _sum_keys(csr: Csr, key: Tensor, grad_score: Tensor, edge_x: Tensor | None) 
 
 
 def _run_gatv2_backward(
-    walk: Walk,
+    walked: Walked,
     reverse: Walk,
-    operands: Operands,
-    slope: float,
-    dropout: Dropout,
     grad: Tensor,  # [num_dst, H, D]
     statistics: Tensor,  # [num_dst, H, 2]
     need_x_src: bool,
     need_edge_x: bool,
 ) -> Gatv2Gradients:
-    x_dst, x_src, _, att, _, edge_x = operands
-    num_edges, (heads, head_width) = walk.num_edges, x_dst.shape[1:]
-    shape = _shape(walk, x_dst, dropout, slope)
+    x_dst, x_src, _, att, _, edge_x = walked.operands
+    num_edges, (heads, head_width) = walked.walk.num_edges, x_dst.shape[1:]
+    shape = _shape(walked)
     num_blocks, sign_bytes = module().gatv2_attention_sizes(shape)
     num_sums = min(num_blocks, _MOST_SUMS)
     edges = (num_edges, heads)
@@ -163,7 +153,7 @@ def _run_gatv2_backward(
         *records,
         *(
             chunk_states(each, heads * head_width, "sum", False, x_dst)[0]
-            for each in (walk, reverse)
+            for each in (walked.walk, reverse)
         ),
         x_src,
         x_dst,

@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gnnkern._attention_loops import Dropout, Operands, Results
+from gnnkern._attention_loops import Results, Walked
 from gnnkern._triton.attention_tiles import (
     cells_of,
     edges_at,
@@ -35,7 +35,6 @@ from gnnkern._triton.fold import long_row
 from gnnkern._triton.launch import accumulator, alignment, run
 from gnnkern._triton.plan import row_part, slot_of_part
 from gnnkern._triton.policies import merge, shrink, start, step
-from gnnkern._walk import Walk
 
 __all__ = ["run_forward"]
 
@@ -305,16 +304,9 @@ def _fold_attention_kernel(
 # -- launcher --------------------------------------------------------------------------------------
 
 
-def run_forward(
-    walk: Walk,
-    kind: str,
-    operands: Operands,
-    factor: float,
-    dropout: Dropout,
-    results: Results,
-    tiles: Tiles | None = None,
-) -> None:
+def run_forward(walked: Walked, results: Results, tiles: Tiles | None = None) -> None:
     """What `AttentionLoops` asks for; `tiles` takes the place of the rule of `configs`."""
+    walk, kind, operands, factor, dropout = walked
     value = operands.value
     _, heads, head_width = value.shape
     is_double = value.dtype == torch.float64

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._attention_loops import Dropout, Operands, SourceGradients
+from gnnkern._attention_loops import SourceGradients, Walked
 from gnnkern._triton.attention_tiles import (
     cells_of,
     edges_at,
@@ -31,7 +31,6 @@ from gnnkern._triton.fold import fold
 from gnnkern._triton.launch import accumulator, alignment, run
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.score_gradient import score_gradient
-from gnnkern._walk import Walk
 
 __all__ = ["run_by_source"]
 
@@ -232,11 +231,7 @@ def _by_source_kernel(
 
 
 def run_by_source(
-    walk: Walk,
-    kind: str,
-    operands: Operands,
-    factor: float,
-    dropout: Dropout,
+    walked: Walked,
     grad: Tensor,  # [num_dst, H, D]
     statistics: Tensor,  # [num_dst, H, words]
     grads: SourceGradients,
@@ -245,6 +240,7 @@ def run_by_source(
     tiles: Tiles | None = None,
 ) -> None:
     """What `AttentionLoops` asks for; `tiles` takes the place of the rule of `configs`."""
+    walk, kind, operands, factor, dropout = walked
     value = operands.value
     _, heads, head_width = value.shape
     is_double = value.dtype == torch.float64

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gnnkern._attention_loops import Dropout, Gatv2Gradients, Operands
+from gnnkern._attention_loops import Dropout
 from gnnkern._edge_loops import chunk_states
 from gnnkern._triton.attention_tiles import (
     cells_of,
@@ -35,7 +35,7 @@ from gnnkern._triton.launch import Walk, accumulator, alignment, run
 from gnnkern._triton.plan import row_part
 from gnnkern._triton.score_gradient import score_gradient
 
-__all__ = ["Records", "by_destination", "by_source", "run_gatv2_backward"]
+__all__ = ["Records", "by_destination", "by_source"]
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_edges", "num_chunks", "threshold"])
@@ -391,34 +391,3 @@ def by_source(
     )
     fold(walk, row_sum, None, grad_x_src, None, "sum")
     return grad_x_src
-
-
-def run_gatv2_backward(
-    walk: Walk,
-    reverse: Walk,
-    operands: Operands,
-    slope: float,
-    dropout: Dropout,
-    grad: Tensor,  # [num_dst, H, D]
-    statistics: Tensor,  # [num_dst, H, 2]
-    need_x_src: bool,
-    need_edge_x: bool,
-) -> Gatv2Gradients:
-    """What `AttentionLoops` asks for."""
-    x_dst, x_src, _, att, _, edge_x = operands
-    assert att is not None
-    grad_x_dst, att_sums, grad_edge_x, records = by_destination(
-        walk,
-        x_src,
-        x_dst,
-        att,
-        edge_x,
-        slope,
-        dropout,
-        grad,
-        statistics,
-        need_x_src,
-        need_edge_x,
-    )
-    grad_x_src = None if records is None else by_source(reverse, records, att, slope, grad)
-    return Gatv2Gradients(grad_x_src, grad_x_dst, att_sums, grad_edge_x)
