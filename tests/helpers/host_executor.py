@@ -1,17 +1,22 @@
 """The module that runs the CUDA kernels on this processor (`make cuda-host` builds it)."""
 
 import importlib.util
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from .cases import Call
 from .checks import check_gradient, same_bits, value_and_gradients
 
 _FOLDER = Path(__file__).resolve().parents[2] / "build/cuda_host"
+
+# Of the order in which blocks and threads run.
+SEEDS = (1, 2, 3)
 
 NOT_BUILT = "the host executor is not built (`make cuda-host` builds it)"
 
@@ -39,15 +44,19 @@ def check_rows_that_begin_anywhere(call: Call) -> None:
         check_gradient(Call(call.op, call.reference, tuple(shifted)), "cuda")
 
 
-def check_every_order_of_threads(call: Call) -> None:
-    """Assert equal bits of value and gradients in three orders of threads, which a GPU chooses."""
+def check_every_order_of_threads(
+    function: Callable[..., Tensor], tensors: tuple[Tensor, ...]
+) -> None:
+    """Assert equal bits of value and gradients in three orders, of which a GPU chooses its own."""
     host = host_module()
-    if host is None or call.tensors[0].device.type != "cpu":
+    if host is None or tensors[0].device.type != "cpu":
         pytest.skip("the order of threads is the device's own")
     results = []
-    for seed in range(3):
+    for seed in SEEDS:
         host.set_seed(seed)
-        results.append(value_and_gradients(partial(call.run, backend="cuda"), call.tensors))
-    host.set_seed(0)
-    for other in results[1:]:
-        assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
+        try:
+            results.append(value_and_gradients(function, tensors))
+        finally:
+            host.set_seed(0)
+    for again in results[1:]:
+        assert all(same_bits(a, b) for a, b in zip(results[0], again, strict=True))
