@@ -8,10 +8,12 @@ namespace gnnkern::cuda {
 
 void fold_attention(const char* op, const AttentionArgs& args, void* stream) {
   const AttentionShape& shape = args.shape;
-  Grid grid = tile_grid(blocks_of(shape.heads * shape.head_width, kWalkThreads), 0);
+  const int64_t width = shape.heads * shape.head_width;
+  const int shift = shift_of(width);
+  Grid grid = tile_grid(width, shift);
   grid.x = shape.walk.num_chunks;
   dispatch_float(shape.dtype, [&]<typename scalar_t>() {
-    launch(op, fold_attention_kernel<scalar_t>, grid, dim3(kWalkThreads), 0, stream, args);
+    launch(op, fold_attention_kernel<scalar_t>, grid, dim3(kFoldThreads), 0, stream, args, shift);
   });
 }
 

@@ -1,4 +1,4 @@
-// Long rows: the states of their chunks become one, in the order of the chunks.
+// Long rows: the states of their chunks become one, in an order that depends on their number alone.
 #pragma once
 
 #include "attention.h"
@@ -7,42 +7,72 @@
 
 namespace gnnkern::cuda {
 
-// A thread folds one column of one long row, in the order of its chunks; blockIdx.x is the slot of
-// the first.
+// A softmax, and the values that it weighted.
+template <typename compute_t>
+struct WeightedState {
+  SoftmaxState<compute_t> softmax;
+  compute_t sum;
+
+  __device__ __forceinline__ void merge(const WeightedState& other) {
+    sum *= raise_largest(softmax, other.softmax.first);
+    const compute_t share = shrink(other.softmax.first, softmax.first);
+    softmax.second += other.softmax.second * share;
+    sum += other.sum * share;
+  }
+};
+
+// blockIdx.x is the slot of a row's first chunk. Lanes for its chunks stand beside lanes for
+// 2^column_shift columns.
 template <typename scalar_t>
-__global__ void __launch_bounds__(kWalkThreads, 8) fold_attention_kernel(const AttentionArgs args) {
-  // Where am I
+__global__ void __launch_bounds__(kFoldThreads, 4)
+    fold_attention_kernel(const AttentionArgs args, int column_shift) {
   using compute_t = compute_of<scalar_t>;
+  struct Shared {
+    WeightedState<compute_t> state[kFoldThreads];
+  };
+  auto& shared = block_shared<Shared>();
+
+  // Where am I
   const AttentionShape& shape = args.shape;
   const int64_t heads = shape.heads, width = heads * shape.head_width;
-  const int64_t column = tile_of_block() * kWalkThreads + threadIdx.x;
-  const LongRow row = long_row_at(shape.walk, blockIdx.x);
-  if (row.parts == 0 || column >= width) return;
+  const int64_t slot = blockIdx.x;
+  const LongRow row = long_row_at(shape.walk, slot);
+  if (row.parts == 0) return;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int part_lanes = kFoldThreads >> column_shift;
+  const int part_lane = thread >> column_shift;
+  const int64_t column = (tile_of_block() << column_shift) + (thread & ((1 << column_shift) - 1));
+  const bool active = column < width;
   const int64_t head = column / shape.head_width;
   const int64_t distance = integers_of(shape.walk.plan, shape.walk.index_type)[1];
 
   // Load and fold
-  SoftmaxState<compute_t> state = LogSumExpReducer<compute_t>().start();
-  compute_t acc = 0;
+  WeightedState<compute_t> state{LogSumExpReducer<compute_t>().start(), 0};
+  if (active) {
 #pragma unroll 4
-  for (int part = 0; part < row.parts; ++part) {
-    const int64_t slot = slot_of_part(blockIdx.x, distance, part);
-    const compute_t largest = static_cast<const compute_t*>(args.largest)[slot * heads + head];
-    const compute_t total = static_cast<const compute_t*>(args.total)[slot * heads + head];
-    const compute_t sum = static_cast<const compute_t*>(args.acc)[slot * width + column];
-    acc *= raise_largest(state, largest);
-    const compute_t share = shrink(largest, state.first);
-    state.second += total * share;
-    acc += sum * share;
+    for (int part = part_lane; part < row.parts; part += part_lanes) {
+      const int64_t from = slot_of_part(slot, distance, part);
+      state.merge({{static_cast<const compute_t*>(args.largest)[from * heads + head],
+                    static_cast<const compute_t*>(args.total)[from * heads + head]},
+                   static_cast<const compute_t*>(args.acc)[from * width + column]});
+    }
+  }
+  for (int half = part_lanes / 2; half > 0; half /= 2) {
+    shared.state[thread] = state;
+    __syncthreads();
+    if (part_lane < half) state.merge(shared.state[thread + (half << column_shift)]);
+    __syncthreads();
   }
 
   // Store
-  acc *= softmax_scale(state);
+  if (!active || part_lane != 0) return;
+  const compute_t value = state.sum * softmax_scale(state.softmax);
   const int64_t at = row.row * width + column;
-  static_cast<scalar_t*>(args.out)[at] = from_compute<scalar_t>(acc);
-  if (args.wide_out) static_cast<compute_t*>(args.wide_out)[at] = acc;
+  static_cast<scalar_t*>(args.out)[at] = from_compute<scalar_t>(value);
+  if (args.wide_out) static_cast<compute_t*>(args.wide_out)[at] = value;
   if (column % shape.head_width == 0) {
-    static_cast<compute_t*>(args.log_sum_exp)[row.row * heads + head] = softmax_log_sum(state);
+    static_cast<compute_t*>(args.log_sum_exp)[row.row * heads + head] =
+        softmax_log_sum(state.softmax);
   }
 }
 
