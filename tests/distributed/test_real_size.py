@@ -1,4 +1,4 @@
-"""What exactness and multirate propagation are worth on a real graph and on one with communities."""
+"""What exactness and multirate propagation are worth: on a real graph, and among communities."""
 
 from pathlib import Path
 
