@@ -24,7 +24,7 @@ from gnnkern.progress import Epoch, Report, training_progress
 from gnnkern.recipes import RECIPES, Recipe
 
 # Bag-of-words features fill about 1 % of their matrix, measured ones more than half.
-_SPARSE_FILL = 0.1
+SPARSE_FILL = 0.1
 
 
 @dataclass
@@ -342,11 +342,16 @@ def _targets(data: GraphData, split: int, device: torch.device) -> _Targets:
     return _Targets(data.y.to(device), train, val, test, data.num_classes, metric)
 
 
+def to_sum_one(x: Tensor) -> Tensor:  # [N, F]
+    """Rows scaled so that they sum to 1; those of zeros stay."""
+    return x / x.sum(1, keepdim=True).clamp(min=1e-12)
+
+
 def _features(x: Tensor, recipe: Recipe) -> Tensor:  # [N, F]
     """Return bag-of-words features with rows that sum to 1, in CSR; others as they are."""
-    if x.numel() == 0 or x.min() < 0 or x.count_nonzero() > _SPARSE_FILL * x.numel():
+    if x.numel() == 0 or x.min() < 0 or x.count_nonzero() > SPARSE_FILL * x.numel():
         return x
-    x = x / x.sum(1, keepdim=True).clamp(min=1e-12)
+    x = to_sum_one(x)
     # A layer that has to aggregate before its linear map needs dense rows.
     if x.shape[1] <= recipe.hidden * recipe.heads:
         return x

@@ -25,18 +25,17 @@ from gnnkern.distributed.training import PartTraining
 from gnnkern.memory import PeakMemory
 from gnnkern.progress import training_progress
 from gnnkern.train import (
+    SPARSE_FILL,
     TrainResult,
     check_trainable,
     network,
     optimizer_for,
     recipe_for,
     seeded,
+    to_sum_one,
 )
 
 __all__ = ["add_ranks", "train_parts"]
-
-# Bag-of-words features fill about 1 % of their matrix, measured ones more than half.
-_SPARSE_FILL = 0.1
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +194,6 @@ def _scaled(x: Tensor, graph: PartitionedGraph) -> Tensor:  # [n, F]
     """Bag-of-words features with rows that sum to 1, others as they are; as all ranks find."""
     found = torch.stack([(x < 0).sum(), x.count_nonzero(), torch.tensor(x.numel())])
     negative, filled, total = graph.sum_over_ranks(found).tolist()
-    if total == 0 or negative or filled > _SPARSE_FILL * total:
+    if total == 0 or negative or filled > SPARSE_FILL * total:
         return x
-    return x / x.sum(1, keepdim=True).clamp(min=1e-12)
+    return to_sum_one(x)
