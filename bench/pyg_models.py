@@ -111,7 +111,7 @@ def dense_share(run: Callable[[], object]) -> float:
     events = profile.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
     dense = sum(event.self_cpu_time_total for event in events if event.key in DENSE)
-    return float(dense) / max(total, 1e-9)
+    return float(dense) / max(float(total), 1e-9)
 
 
 def measure(graph: BenchGraph, name: str, seconds: float, rounds: int) -> dict[str, Any]:
@@ -135,7 +135,8 @@ def measure(graph: BenchGraph, name: str, seconds: float, rounds: int) -> dict[s
     first = seconds_of(lambda: step(ours, x, seen, weight))
     results = step(ours, x, seen, weight)
     difference = furthest(results[:1], expected[:1])
-    if difference > TOLERANCE or furthest(results[1:], expected[1:]) > GRADIENT_TOLERANCE:
+    of_gradients = furthest(results[1:], expected[1:])
+    if difference > TOLERANCE or of_gradients > GRADIENT_TOLERANCE:
         exact = step(copy.deepcopy(plain).double(), x.double(), seen, weight.double())
         for what, part in (("results", slice(1)), ("gradients", slice(1, None))):
             mine, theirs = (furthest(of[part], exact[part]) for of in (results, expected))
