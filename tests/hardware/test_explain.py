@@ -124,7 +124,7 @@ def test_the_backend_asked_for():
     assert explanation.against["cpu"] == ["it can run, but another is asked for"]
     nowhere = explain("spmm", g, x, backend="cuda")
     assert nowhere.backend is None
-    assert nowhere.against["cuda"] == ["not implemented for this op"]
+    assert nowhere.against["cuda"][0] == "it runs on CUDA tensors, got cpu"
     assert "runs nowhere: backend= asks for cuda, which cannot run it" in str(nowhere)
 
 
