@@ -146,7 +146,7 @@ pytest: $(DEV) $(BUILT) $(CUDA_HOST)
 
 # Triton reads the variable when a kernel is defined: a process of its own.
 pytest-triton: $(DEV) $(BUILT)
-	TRITON_INTERPRET=1 $(PYTEST) tests/triton tests/device $(PYTEST_TRITON_ARGS)
+	TRITON_INTERPRET=1 $(PYTEST) tests/triton tests/device -k 'not cuda' $(PYTEST_TRITON_ARGS)
 
 bench-once: $(DEV) $(BUILT)
 	$(PYTEST) bench --benchmark-disable

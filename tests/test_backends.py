@@ -21,9 +21,8 @@ def test_a_backend_that_cannot_run_raises_with_every_reason():
     with pytest.raises(BackendUnavailable) as error:
         gnnkern.spmm(GRAPH, X, backend="cuda")
     message = str(error.value)
-    triton = "triton: it runs on CUDA tensors, got cpu"
-    cuda = "cuda: it runs on CUDA tensors, got cpu"
-    for name in ("cpu: can run", "reference: can run", triton, cuda):
+    devices = [f"{name}: it runs on CUDA tensors, got cpu" for name in ("triton", "cuda")]
+    for name in ("cpu: can run", "reference: can run", *devices):
         assert name in message
     with pytest.raises(ValueError, match="backend must be one of"):
         gnnkern.spmm(GRAPH, X, backend="fast")
