@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -255,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     head = [
         f"machine: {report.machine_line()}",
         f"commit: {report.commit()}",
-        f"command: python -m bench.diffusion {' '.join(arguments or sys.argv[1:])}",
+        f"command: python -m bench.diffusion {shlex.join(arguments or sys.argv[1:])}",
         f"two columns of float64 to a residual of {TOLERANCE:g}; S is the mean over in-neighbours; "
         "METIS parts; exchanges counted, nothing timed",
     ]
