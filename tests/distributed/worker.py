@@ -25,7 +25,7 @@ def main():
     groups[world] = dist.group.WORLD
     while True:
         try:
-            module, name, size, arguments = pickle.load(sys.stdin.buffer)
+            number, module, name, size, arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             break
         try:
@@ -33,7 +33,7 @@ def main():
             answer = (True, function(groups[size], *arguments))
         except Exception as error:
             answer = (False, (type(error).__name__, str(error), traceback.format_exc()))
-        pickle.dump(answer, results)
+        pickle.dump((number, *answer), results)
         results.flush()
 
 
