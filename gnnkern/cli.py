@@ -22,6 +22,7 @@ from gnnkern.bench.command import add_bench
 from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
 from gnnkern.distributed.command import add_partition
+from gnnkern.distributed.train_command import add_ranks, train_parts
 from gnnkern.hardware import probe
 from gnnkern.hardware.report import print_machine
 from gnnkern.plots import plot_comparisons, plot_trainings
@@ -189,6 +190,7 @@ def _add_train(commands: _Commands) -> None:
     )
     kernels.add_argument("--device", default="cpu", metavar="NAME", help="default: cpu")
     kernels.add_argument("--threads", type=_positive, metavar="N", help="default: torch's")
+    add_ranks(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help='write results; "-" prints them')
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw loss and score by epoch")
@@ -245,6 +247,11 @@ def _probe(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     _check_writable(options.json, options.plot)
+    if options.parts is not None:
+        result = train_parts(options)
+        if result is not None:
+            _show_trainings([result], options)
+        return
     data = load(options.data)
     seeds = [options.seed] if options.seeds is None else options.seeds
     splits = [options.split] if options.splits is None else options.splits
@@ -270,6 +277,10 @@ def _train(options: argparse.Namespace) -> None:
         for split in splits
         for seed in seeds
     ]
+    _show_trainings(results, options)
+
+
+def _show_trainings(results: list[TrainResult], options: argparse.Namespace) -> None:
     text = json.dumps([result.to_dict() for result in results], indent=2)
     if options.json == Path("-"):
         print(text)
@@ -285,7 +296,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _print_results(results: list[TrainResult], console: Console) -> None:
     first = results[0]
-    title = f"{first.model.upper()} on {first.data}, {first.path} path"
+    title = f"{first.model.upper()} on {first.data}, {first.path}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("seed", "split", f"test {first.metric}", "validation", "best epoch"):
         table.add_column(heading, justify="right")

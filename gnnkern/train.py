@@ -24,7 +24,7 @@ from gnnkern.progress import Epoch, Report, training_progress
 from gnnkern.recipes import RECIPES, Recipe
 
 # Bag-of-words features fill about 1 % of their matrix, measured ones more than half.
-_SPARSE_FILL = 0.1
+SPARSE_FILL = 0.1
 
 
 @dataclass
@@ -145,7 +145,7 @@ def train_node_classifier(
     if patience is not None and patience < 1:
         raise ValueError(f"train: patience must be >= 1, got {patience}")
     _check_device(device)
-    recipe = _recipe(model, {name: value for name, value in overrides.items() if value is not None})
+    recipe = recipe_for(model, overrides)
     targets = _targets(data, split, torch.device(device))
     reporting: contextlib.AbstractContextManager[Report]
     if isinstance(progress, bool):
@@ -155,7 +155,7 @@ def train_node_classifier(
         reporting = contextlib.nullcontext(progress)
 
     choice = contextlib.nullcontext() if backend is None else backends.use_backend(backend)
-    with reporting as report, _seeded(seed, targets.y.device), choice:
+    with reporting as report, seeded(seed, targets.y.device), choice:
         memory = PeakMemory(device)
         with memory:
             run = _Run(data, model, recipe, targets, plain)
@@ -226,8 +226,8 @@ class _Run:
             self.graph = PlainEdges(data.edge_index.to(self.device), data.num_nodes)
         else:
             self.graph = data.graph().to(self.device).prepare()
-        self.net = _network(model, data.num_features, targets.num_classes, recipe).to(self.device)
-        self.optimizer = _optimizer(self.net, recipe)
+        self.net = network(model, data.num_features, targets.num_classes, recipe).to(self.device)
+        self.optimizer = optimizer_for(self.net, recipe)
         self.prepare_seconds = time.perf_counter() - start
 
         self.losses: list[float] = []
@@ -284,7 +284,13 @@ class _Run:
         return _Scores(val, val_loss, test)
 
 
-def _recipe(model: str, overrides: dict[str, Any]) -> Recipe:
+def recipe_for(model: str, overrides: dict[str, Any]) -> Recipe:
+    """The recipe of a model with those values replaced that are not None.
+
+    Raises:
+        ValueError: there is no such model, or a value is out of range.
+    """
+    overrides = {name: value for name, value in overrides.items() if value is not None}
     if model not in RECIPES:
         raise ValueError(f"train: model must be one of {', '.join(RECIPES)}, got {model!r}")
     if model != "gat" and overrides.get("heads", 1) != 1:
@@ -336,11 +342,16 @@ def _targets(data: GraphData, split: int, device: torch.device) -> _Targets:
     return _Targets(data.y.to(device), train, val, test, data.num_classes, metric)
 
 
+def to_sum_one(x: Tensor) -> Tensor:  # [N, F]
+    """Rows scaled so that they sum to 1; those of zeros stay."""
+    return x / x.sum(1, keepdim=True).clamp(min=1e-12)
+
+
 def _features(x: Tensor, recipe: Recipe) -> Tensor:  # [N, F]
     """Return bag-of-words features with rows that sum to 1, in CSR; others as they are."""
-    if x.numel() == 0 or x.min() < 0 or x.count_nonzero() > _SPARSE_FILL * x.numel():
+    if x.numel() == 0 or x.min() < 0 or x.count_nonzero() > SPARSE_FILL * x.numel():
         return x
-    x = x / x.sum(1, keepdim=True).clamp(min=1e-12)
+    x = to_sum_one(x)
     # A layer that has to aggregate before its linear map needs dense rows.
     if x.shape[1] <= recipe.hidden * recipe.heads:
         return x
@@ -349,7 +360,8 @@ def _features(x: Tensor, recipe: Recipe) -> Tensor:  # [N, F]
         return x.to_sparse_csr()
 
 
-def _network(model: str, in_channels: int, num_classes: int, recipe: Recipe) -> models.Net:
+def network(model: str, in_channels: int, num_classes: int, recipe: Recipe) -> models.Net:
+    """The network of a recipe."""
     hidden, dropout = recipe.hidden, recipe.dropout
     if model == "gat":
         return models.gat(
@@ -359,7 +371,8 @@ def _network(model: str, in_channels: int, num_classes: int, recipe: Recipe) -> 
     return build(in_channels, num_classes, hidden=hidden, dropout=dropout)
 
 
-def _optimizer(net: models.Net, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_for(net: models.Net, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe."""
     groups = []
     for depth, conv in enumerate(net.convs):
         decay = recipe.weight_decay if recipe.decay_all or depth == 0 else 0.0
@@ -368,7 +381,7 @@ def _optimizer(net: models.Net, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch inside, and leave its generators as they were."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -29,6 +29,8 @@ class Net(nn.Module):
         self.convs = nn.ModuleList(convs)
         self.activation = _ACTIVATIONS[activation]
         self.dropout = dropout
+        # What drops elements: another generator may take its place.
+        self.drop: Callable[[Tensor, float, bool], Tensor] = drop
 
     def forward(
         self,
@@ -39,7 +41,7 @@ class Net(nn.Module):
         for depth, conv in enumerate(self.convs):
             if depth > 0:
                 x = self.activation(x)
-            x = dropout(x, self.dropout, self.training)
+            x = self.drop(x, self.dropout, self.training)
             x = plain_conv(conv, x, graph) if isinstance(graph, PlainEdges) else conv(x, graph)
         return x
 
@@ -65,7 +67,7 @@ def gat(in_channels: int, num_classes: int, *, hidden: int, heads: int, dropout:
     return Net(convs, activation="elu", dropout=dropout)
 
 
-def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+def drop(x: Tensor, p: float, training: bool) -> Tensor:
     """Return `x` with dropout; of a sparse CSR matrix only the stored values are drawn for."""
     if x.layout is not torch.sparse_csr or not training or p == 0.0:
         return F.dropout(x, p, training)

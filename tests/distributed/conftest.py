@@ -1,5 +1,12 @@
 import pytest
-from ranks import Ranks
+from ranks import TIMEOUT, Ranks
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("dist"):
+            # Ranks give up first, and say what they waited for.
+            item.add_marker(pytest.mark.timeout(2 * TIMEOUT))
 
 
 @pytest.fixture(scope="session")

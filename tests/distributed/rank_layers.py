@@ -1,7 +1,7 @@
 """Layers on ranks: the same object takes the whole graph and a part of it."""
 
 import torch
-from rank_checks import NAMES, Case, my_part
+from rank_checks import SOME, Case, my_part
 
 from gnnkern import nn
 
@@ -109,7 +109,7 @@ def case_of(name, dtype):
 
 def layers_agree(group, how, dtype, value, gradient):
     """Every layer over a graph: values, gradients of the inputs and of the weights."""
-    for graph_name in NAMES:
+    for graph_name in SOME:
         graph, mine = my_part(group, graph_name, how)
         for name in LAYERS:
             layer, case = case_of(name, dtype)

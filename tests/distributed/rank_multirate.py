@@ -71,7 +71,7 @@ def setting(group, name):
 
 def equals_the_emulation(group, steps=11):
     """Values and gradients for every scheme, period and predictor, recomputed or not."""
-    graph, parts, mine = setting(group, "communities")
+    graph, parts, mine = setting(group, "few")
     weight = row_stochastic(graph, torch.float64)
     inputs = [normal(graph.num_dst, 3, dtype=torch.float64), weight]
     mine_of = [mine.owned, mine.local_edges]

@@ -43,10 +43,10 @@ class Ranks:
             for rank in range(world)
         ]
 
-    def send(self, function, *arguments, world=None):
-        """Have the first `world` ranks call a function of (group, *arguments)."""
+    def send(self, function, *arguments, world=None, size=None):
+        """Have the first `world` ranks call a function of (group of `size`, *arguments)."""
         world = world or self.world
-        task = pickle.dumps((function.__module__, function.__name__, world, arguments))
+        task = pickle.dumps((function.__module__, function.__name__, size or world, arguments))
         for process in self.processes[:world]:
             process.stdin.write(task)
             process.stdin.flush()

@@ -6,7 +6,7 @@ from layer_pairs import awkward_edges
 
 import gnnkern
 from gnnkern.nn import GATConv, GCNConv, SAGEConv
-from gnnkern.nn.models import dropout, gat, gcn, sage
+from gnnkern.nn.models import drop, gat, gcn, sage
 from gnnkern.nn.plain import PlainEdges, plain_conv
 
 N, F_IN, CLASSES = 12, 9, 3
@@ -75,12 +75,12 @@ def test_network_takes_sparse_features(name):
 
 def test_sparse_dropout_scales_what_it_keeps():
     x = torch.rand(50, 40).to_sparse_csr()
-    dropped = dropout(x, 0.25, training=True)
+    dropped = drop(x, 0.25, training=True)
     kept = dropped.values() != 0
     assert 0.65 < kept.float().mean() < 0.85
     torch.testing.assert_close(dropped.values()[kept], x.values()[kept] / 0.75)
-    assert dropout(x, 0.25, training=False) is not None
-    assert torch.equal(dropout(x, 0.25, training=False).values(), x.values())
+    assert drop(x, 0.25, training=False) is not None
+    assert torch.equal(drop(x, 0.25, training=False).values(), x.values())
 
 
 def test_no_plain_path_for_other_modules():
