@@ -89,7 +89,7 @@ def solved(graph, solver, tau=100.0, parts=8, transposed=False, how="metis"):
     b = normal(graph.num_dst, 2, dtype=DOUBLE) + 1.0
     x, stats = system.solve(b, torch.tensor([tau], dtype=DOUBLE), solver, transposed=transposed)
     # As large as the residual may be, times the condition.
-    largest = 400 * solver.tol * tau
+    largest = 400 * (solver.tol or 1e-6) * tau
     assert_near(x, direct(graph, b, tau, transposed=transposed), largest, solver)
     return stats
 
@@ -186,7 +186,7 @@ def test_float32_reaches_its_tolerance_or_says_so():
     graph = graph_of("islands")
     b = normal(graph.num_dst, 2)
     x, stats = solve_diffusion(graph, b, 20.0)
-    assert float(stats.residuals[-1].max()) <= 1.01e-6
+    assert float(stats.residuals[-1].max()) <= 1.01e-5
     assert_near(x, direct(graph, b.double(), 20.0).float(), 1e-4, "float32")
     with pytest.raises(NotConverged, match="of cg in torch.float32, expected at most tol=1.0e-12"):
         solve_diffusion(graph, b, 20.0, solver=Solver(tol=1e-12))
@@ -291,7 +291,7 @@ STAR = gnnkern.Graph.from_edge_index(star(3).edge_index, (4, 5))
             ValueError,
             "method 'cg' needs symmetric weighted edges",
         ),
-        (lambda: Solver(tol=0.0), ValueError, r"tol must be a float in \(0, 1\), got 0.0"),
+        (lambda: Solver(tol=0.0), ValueError, r"tol must be a float in \(0, 1\) or None, got 0.0"),
         (lambda: Solver(max_iter=0), ValueError, "max_iter must be an int >= 1, got 0"),
         (lambda: Solver(sweeps=True), ValueError, "sweeps must be an int >= 1, got True"),
         (lambda: Solver(coarse=-1), ValueError, "coarse must be an int >= 0, got -1"),
