@@ -1,9 +1,29 @@
 import pytest
 from ranks import TIMEOUT, Ranks
 
+# What others of the same test show as well: the default run has a minute for all of them.
+SLOW = (
+    "test_layers_agree[3ranks",
+    "test_layers_agree[1ranks-lopsided",
+    "test_layers_agree[2ranks-lopsided",
+    "test_the_answer_is_scipys[1ranks",
+    "test_the_answer_is_scipys[3ranks",
+    "test_the_answer_is_scipys[4ranks-times",
+    "test_the_answer_is_scipys[4ranks-plain",
+    "test_an_exact_training_is_that_of_one_process[1ranks-lopsided",
+    "test_an_exact_training_is_that_of_one_process[2ranks-lopsided",
+    "test_an_exact_training_is_that_of_one_process[3ranks-metis",
+    "test_gradients_are_those_of_a_dense_solve[3ranks",
+    "test_equals_the_emulation_in_one_process[1ranks",
+    "test_equals_the_emulation_in_one_process[3ranks",
+)
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
+        if item.name.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("dist"):
             # Ranks give up first, and say what they waited for.
             item.add_marker(pytest.mark.timeout(2 * TIMEOUT))
