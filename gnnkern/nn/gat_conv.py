@@ -134,11 +134,11 @@ class GATConv(nn.Module):
         if edge_attr is None:
             values = sparse_values(edge_index)
             edge_attr = values if values is not None and values.dim() > 1 else None
-        score_src = _scores(x_src, self.att_src)  # [num_src, H]
+        score_src = (x_src * self.att_src).sum(-1)  # [num_src, H]
         if x_dst is None:
             score_dst = score_src.new_zeros(graph.num_dst, self.heads)
         else:
-            score_dst = _scores(x_dst, self.att_dst)  # [num_dst, H]
+            score_dst = (x_dst * self.att_dst).sum(-1)  # [num_dst, H]
         graph, edge_score = self._edges(graph, edge_attr)
 
         dropout = self.dropout if self.training else 0.0
@@ -202,11 +202,3 @@ class GATConv(nn.Module):
     def __repr__(self) -> str:
         """Return e.g. `GATConv(16, 32, heads=2)`."""
         return f"GATConv({self.in_channels}, {self.out_channels}, heads={self.heads})"
-
-
-def _scores(x: Tensor, att: Tensor) -> Tensor:  # [N, H, D], [1, H, D] -> [N, H]
-    """The product of every head with its vector, as one product of matrices: x is read once."""
-    heads, width = att.shape[1:]
-    own = torch.eye(heads, dtype=att.dtype, device=att.device)
-    by_head = att.view(heads, width, 1) * own.unsqueeze(1)  # [H, D, H], zero for other heads
-    return x.flatten(1) @ by_head.view(heads * width, heads)
