@@ -14,7 +14,8 @@ from gnnkern.bench import ours
 from gnnkern.bench.peers import Peer, absent, peers
 from gnnkern.bench.problems import Problem
 from gnnkern.bench.runners import Runner, graphs_compiled
-from gnnkern.memory import give_back_freed_memory, keep_freed_memory
+from gnnkern.bench.timing import seconds_of
+from gnnkern.memory import PeakMemory, give_back_freed_memory, keep_freed_memory
 
 THREADS = 2
 
@@ -183,6 +184,20 @@ def _by_caller(problem: Problem, runner: Runner, name: str, result: Tensor) -> T
 # -- checks ----------------------------------------------------------------------------------------
 
 
+class Checked(NamedTuple):
+    """A call whose results are right.
+
+    Attributes:
+        error: The largest relative error.
+        peak_bytes: What the call added at its peak.
+        seconds: What it took on the processor; None for one that has compiled something.
+    """
+
+    error: float
+    peak_bytes: int
+    seconds: float | None
+
+
 class _Backends(TorchDispatchMode):
     """Notes which backend every operator of gnnkern runs on."""
 
@@ -206,23 +221,31 @@ class _Backends(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def check(problem: Problem, runner: Runner, timed: Timed) -> float:
-    """Compare with float64 and assert which backend ran; return the largest relative error.
+def check(problem: Problem, runner: Runner, timed: Timed) -> Checked:
+    """Compare a call with float64 and assert which backend ran.
 
     Raises:
         WrongResult: a value or a gradient is wrong, another backend ran than was asked for, or
             nothing was compiled where it should be.
     """
     exact = problem.exact
+    results: dict[str, Tensor] = {}
+    seconds = None
+
+    def call() -> None:
+        results.update(timed.results(exact.upstream))
+
+    memory = PeakMemory(problem.device)
     if runner.graphs_before is None:
-        with _Backends() as backends:
-            results = timed.results(exact.upstream)
+        with memory, _Backends() as backends:
+            seconds = seconds_of(call)
         expected = set() if runner.backend in (None, "reference") else {runner.backend}
         if backends.seen != expected:
             raise WrongResult(f"ran on {sorted(backends.seen)}, asked for {runner.backend}")
     else:
         # torch.compile gives a function up for good that it first sees inside of a dispatch mode.
-        results = timed.results(exact.upstream)
+        with memory:
+            call()
         if graphs_compiled() <= runner.graphs_before:
             raise WrongResult("torch.compile has compiled nothing of it")
     largest = 0.0
@@ -233,7 +256,7 @@ def check(problem: Problem, runner: Runner, timed: Timed) -> float:
         if not (error <= TOLERANCE[problem.dtype] or error <= _allowed_halves(problem, name)):
             raise WrongResult(f"{name}: relative error {error:.2g} against float64")
         largest = max(largest, error)
-    return largest
+    return Checked(largest, memory.added, seconds)
 
 
 def _allowed_halves(problem: Problem, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from gnnkern.bench.graphs import bench_graph
 from gnnkern.bench.harness import (
     OURS,
+    Checked,
     Contender,
     Timed,
     available_memory,
@@ -55,7 +57,8 @@ _PREPARED_CUDA = _PREPARED.partition(" The C library")[0] + (
 _FORWARD = (
     "'forward' runs under no_grad; 'forward + backward' adds the gradients of x (of the layer: of "
     "x and all parameters). Results are freed inside of the timed part. Calls shorter than 2 ms "
-    "are timed in batches."
+    "are timed in batches. A peer whose checked call took more than twice the fastest peer's, and "
+    "longer than its share of a cell's time, is not called again: that call is its time."
 )
 _FORWARD_CUDA = _FORWARD.partition(" Calls shorter")[0] + (
     " Each call is timed alone by CUDA events, after its warm-up, on an L2 cache that was written "
@@ -69,6 +72,8 @@ _BYTES = (
 )
 # A peer that is left out for being slow took this long at least: what is shorter costs little.
 _LONG_SECONDS = 0.1
+# And one whose checked call took so many times the fastest peer's decides nothing by its median.
+_FAR_BEHIND = 2.0
 # What has to agree for a file to be continued.
 _SAME = ("schema", "commit", "machine", "versions", "threads", "rounds", "backend")
 
@@ -187,7 +192,7 @@ def _row_of(
     runs: dict[str, Timed] = {}
     skipped: dict[str, str] = {}
     wrong: dict[str, str] = {}
-    errors: dict[str, float] = {}
+    checked: dict[str, Checked] = {}
     for contender in everybody:
         name = contender.name
         limit = min(available_memory(problem.device), plan.memory_gb * 1e9)
@@ -196,12 +201,18 @@ def _row_of(
             skipped[name] = obstacle
             continue
         try:
-            runs[name], errors[name] = _prepare(problem, contender, direction, built)
+            runs[name], checked[name] = _prepare(problem, contender, direction, built)
         except Exception as error:  # noqa: BLE001  a peer may fail in any way; the row says how
             reason = (str(error).splitlines() or [""])[0]
             wrong[name] = f"{type(error).__name__}: {reason}"
-    timings = time_in_turns({name: r.run for name, r in runs.items()}, seconds, plan.rounds, clock)
-    row = _row(problem, direction, timings, errors)
+    timings = time_in_turns(
+        {name: timed.run for name, timed in runs.items()},
+        seconds,
+        plan.rounds,
+        clock,
+        {} if plan.is_cuda else _timed_already(checked, seconds),
+    )
+    row = _row(problem, direction, timings, {name: each.error for name, each in checked.items()})
     row["backend"] = everybody[0].backend
     row["contenders"] = [contender.name for contender in everybody]
     return {**row, "skipped": skipped, "failed": wrong}
@@ -209,12 +220,24 @@ def _row_of(
 
 def _prepare(
     problem: Problem, contender: Contender, direction: str, built: dict[str, Any]
-) -> tuple[Timed, float]:
+) -> tuple[Timed, Checked]:
     if contender.name not in built:
         built[contender.name] = contender.build(problem)
     runner = built[contender.name]
     timed = bind(problem, runner, direction)
     return timed, check(problem, runner, timed)
+
+
+def _timed_already(checked: Mapping[str, Checked], seconds: float) -> dict[str, tuple[int, float]]:
+    """Peak bytes and seconds of the peers that are too slow for another call."""
+    known = {
+        name: (each.peak_bytes, each.seconds)
+        for name, each in checked.items()
+        if name != OURS and each.seconds is not None
+    }
+    fastest = min((each for _, each in known.values()), default=0.0)
+    least = max(_FAR_BEHIND * fastest, seconds / max(len(checked), 1))
+    return {name: (peak, each) for name, (peak, each) in known.items() if each > least}
 
 
 # -- rows ------------------------------------------------------------------------------------------

@@ -101,17 +101,26 @@ def time_in_turns(
     seconds: float,
     max_rounds: int = MAX_ROUNDS,
     clock: Clock = HOST,
+    warm_ups: Mapping[str, tuple[int, float]] | None = None,
 ) -> dict[str, Timing]:
     """Time calls in rounds, A B C A B C, after a warm-up of each.
 
     Each has an equal share of `seconds`; the slow ones take part in fewer rounds, spread evenly.
     One that takes longer than its share is not run again: its warm-up is its only round. A turn of
     short calls begins with one that does not count. The runs must have been called once before.
+
+    Args:
+        runs: The calls by name.
+        seconds: For all of them.
+        max_rounds: At most.
+        clock: How they are timed.
+        warm_ups: Peak bytes and seconds of calls that have had their warm-up.
     """
     peaks, calls, counts = {}, {}, {}
     samples: dict[str, list[float]] = {name: [] for name in runs}
+    warm_ups = warm_ups or {}
     for name, run in runs.items():
-        peaks[name], warm = clock.peak_bytes(run)
+        peaks[name], warm = warm_ups.get(name) or clock.peak_bytes(run)
         calls[name], each = clock.calls_for(run, warm)
         counts[name] = min(rounds_for(calls[name] * each, seconds / len(runs)), max_rounds)
         if counts[name] == 1:

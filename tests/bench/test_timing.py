@@ -2,6 +2,8 @@
 
 import time
 
+from gnnkern.bench.harness import Checked
+from gnnkern.bench.run import _timed_already
 from gnnkern.bench.timing import BATCH_SECONDS, MAX_ROUNDS, calls_for, rounds_for, time_in_turns
 
 
@@ -32,3 +34,18 @@ def test_rounds_and_calls():
     assert rounds_for(1e-6, 1.0) == MAX_ROUNDS
     assert rounds_for(0.3, 1.0) == 3
     assert rounds_for(2.0, 1.0) == 1
+
+
+def test_a_slow_call_that_had_its_warm_up_is_not_run_again():
+    def run():
+        raise AssertionError("called")
+
+    timing = time_in_turns({"slow": run}, seconds=1.0, warm_ups={"slow": (7, 2.0)})["slow"]
+    assert (timing.median, timing.rounds, timing.peak_bytes) == (2.0, 1, 7)
+
+
+def test_who_is_not_called_again():
+    took = {"gnnkern": 3.0, "fastest": 0.2, "near": 0.3, "far": 0.5, "compiled": None}
+    checked = {name: Checked(0.0, 5, seconds) for name, seconds in took.items()}
+    assert _timed_already(checked, seconds=1.0) == {"far": (5, 0.5)}
+    assert _timed_already(checked, seconds=10.0) == {}
