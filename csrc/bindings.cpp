@@ -368,14 +368,19 @@ void bind_scale_by_group(int index_code, Address group, bool by_boundaries, int6
   kernels(args.dtype).scale_by_group(args);
 }
 
-void bind_segment_gather(const py::tuple& csr_fields, int64_t row_bytes, Address x, Address out,
-                         int num_threads) {
-  const CsrArgument csr(csr_fields);
-  const SegmentGatherArgs args{csr.csr, row_bytes, at(x), at(out),
-                               threads_for(csr.csr, row_bytes / 4, num_threads)};
-  prefer_huge_pages(out, csr.csr.num_edges * row_bytes);
+// Returns false, before anything is written, where indptr does not go from 0 to num_edges.
+bool bind_segment_gather(int index_code, Address indptr, int64_t num_rows, int64_t num_edges,
+                         int64_t row_bytes, Address x, Address out, int num_threads) {
+  const IndexType type = index_type(index_code);
+  if (indptr_edges(type, at(indptr), num_rows) != num_edges) return false;
+  const bool serial = num_edges * row_bytes < kSerialElements * 4;
+  const SegmentGatherArgs args{
+      type,      at(indptr), num_rows, num_edges,
+      row_bytes, at(x),      at(out),  serial ? 1 : usable_threads(num_threads)};
+  prefer_huge_pages(out, num_edges * row_bytes);
   py::gil_scoped_release release;
-  kernels(args.csr).segment_gather(args);
+  kernels().segment_gather(args);
+  return true;
 }
 
 void bind_gat_forward(const py::tuple& csr_fields, int dtype, Address x, int64_t heads,

@@ -273,7 +273,10 @@ struct ScaleByGroupArgs {
 };
 
 struct SegmentGatherArgs {
-  Csr csr;
+  IndexType index_type;
+  const void* indptr;  // [num_rows + 1]
+  int64_t num_rows;
+  int64_t num_edges;
   int64_t row_bytes;
   const void* x;  // [num_rows, row_bytes]
   void* out;      // [E, row_bytes]

@@ -12,9 +12,11 @@ from gnnkern.backends import FLOAT_DTYPES, Query
 from gnnkern.graph import Graph
 
 __all__ = [
+    "check_boundaries",
     "check_floats",
     "check_graph",
     "check_indptr",
+    "check_indptr_type",
     "check_number",
     "check_option",
     "check_probability",
@@ -98,6 +100,13 @@ def check_indptr(op: str, indptr: Tensor, device: torch.device, num_edges: int |
     The content is read on the CPU alone, since on a device it would stall, and not while
     torch.compile traces: there the C++ kernels check it as they plan.
     """
+    indptr = check_indptr_type(op, indptr, device)
+    check_boundaries(op, indptr, num_edges)
+    return indptr
+
+
+def check_indptr_type(op: str, indptr: Tensor, device: torch.device) -> Tensor:
+    """Boundaries of segments, contiguous, of which nothing has been read yet."""
     if not isinstance(indptr, Tensor):
         raise TypeError(f"{op}: indptr must be a tensor, got {type(indptr).__name__}")
     if indptr.dtype not in (torch.int32, torch.int64):
@@ -106,10 +115,13 @@ def check_indptr(op: str, indptr: Tensor, device: torch.device, num_edges: int |
         raise ValueError(f"{op}: indptr must have shape [N + 1], got {list(indptr.shape)}")
     if indptr.device != device:
         raise ValueError(f"{op}: indptr must be on {device}, got {indptr.device}")
-    indptr = indptr.contiguous()
-    if device.type == "cpu" and not torch.compiler.is_compiling():
+    return indptr.contiguous()
+
+
+def check_boundaries(op: str, indptr: Tensor, num_edges: int | None) -> None:
+    """Read what `check_indptr` reads."""
+    if indptr.is_cpu and not torch.compiler.is_compiling():
         _sorting.check_indptr(op, indptr, num_edges)
-    return indptr
 
 
 def device_of(op: str, x: object) -> torch.device:

@@ -18,7 +18,13 @@ from gnnkern.backends import (
     reference_unsupported,
     triton_unsupported,
 )
-from gnnkern.ops._checks import check_floats, check_indptr, device_of, query_of
+from gnnkern.ops._checks import (
+    check_boundaries,
+    check_floats,
+    check_indptr_type,
+    device_of,
+    query_of,
+)
 from gnnkern.ops._operator import define, is_tracked
 from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
 from gnnkern.reference.segment_gather import segment_gather_reference
@@ -173,12 +179,15 @@ def segment_gather(
     Source: gather_csr of torch_scatter.
     """
     check_floats("segment_gather", device_of("segment_gather", x), x=x)
-    indptr = check_indptr("segment_gather", indptr, x.device, output_size)
+    indptr = check_indptr_type("segment_gather", indptr, x.device)
     if x.dim() == 0 or x.shape[0] != indptr.shape[0] - 1:
         raise ValueError(
             f"segment_gather: x must have shape [N={indptr.shape[0] - 1}, ...], got {list(x.shape)}"
         )
     implementation = choose("segment_gather", IMPLEMENTATIONS, query_of(x), backend, linear=True)
+    # The C++ kernel checks what it is given, whoever calls it.
+    if implementation.backend != "cpu" or output_size is None:
+        check_boundaries("segment_gather", indptr, output_size)
     if implementation.backend == "reference":
         return segment_gather_reference(x, indptr)
     return gather_segments(x, indptr, output_size, implementation.backend)
