@@ -144,9 +144,9 @@ def _add_probe(commands: _Commands) -> None:
 
 def _add_train(commands: _Commands) -> None:
     recipes = "\n".join(
-        f"  {name:5} hidden {recipe.hidden}, heads {recipe.heads}, dropout {recipe.dropout}, "
+        f"  {name:9} hidden {recipe.hidden}, heads {recipe.heads}, dropout {recipe.dropout}, "
         f"lr {recipe.lr}, weight decay {recipe.weight_decay}, {recipe.epochs} epochs\n"
-        f"        ({recipe.source})"
+        f"            ({recipe.source})"
         for name, recipe in RECIPES.items()
     )
     parser = commands.add_parser(

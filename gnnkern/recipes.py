@@ -17,6 +17,9 @@ class Recipe:
     source: str
 
 
+# Networks that solve systems of equations: there is no path of plain torch ops beside theirs.
+WITHOUT_PLAIN_PATH = ("diffusion",)
+
 RECIPES = {
     "gcn": Recipe(
         hidden=16,
@@ -47,5 +50,35 @@ RECIPES = {
         decay_all=True,
         epochs=300,
         source="Velickovic et al. 2018, section 3.3; a fixed number of epochs",
+    ),
+    "gin": Recipe(
+        hidden=32,
+        heads=1,
+        dropout=0.5,
+        lr=0.01,
+        weight_decay=5e-4,
+        decay_all=False,
+        epochs=200,
+        source="the recipe of the GCN, with wider networks",
+    ),
+    "appnp": Recipe(
+        hidden=64,
+        heads=1,
+        dropout=0.5,
+        lr=0.01,
+        weight_decay=5e-3,
+        decay_all=False,
+        epochs=200,
+        source="Klicpera et al. 2019, section 5; no dropout of edges, a fixed number of epochs",
+    ),
+    "diffusion": Recipe(
+        hidden=64,
+        heads=1,
+        dropout=0.5,
+        lr=0.01,
+        weight_decay=5e-3,
+        decay_all=False,
+        epochs=200,
+        source="the recipe of APPNP",
     ),
 }

@@ -5,7 +5,7 @@ import gc
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,9 +19,10 @@ from gnnkern.graph import Graph
 from gnnkern.memory import PeakMemory
 from gnnkern.metrics import accuracy, roc_auc
 from gnnkern.nn import models
+from gnnkern.nn.net import Net
 from gnnkern.nn.plain import PlainEdges
 from gnnkern.progress import Epoch, Report, training_progress
-from gnnkern.recipes import RECIPES, Recipe
+from gnnkern.recipes import RECIPES, WITHOUT_PLAIN_PATH, Recipe
 
 # Bag-of-words features fill about 1 % of their matrix, measured ones more than half.
 SPARSE_FILL = 0.1
@@ -146,6 +147,8 @@ def train_node_classifier(
         raise ValueError(f"train: patience must be >= 1, got {patience}")
     _check_device(device)
     recipe = recipe_for(model, overrides)
+    if plain and model in WITHOUT_PLAIN_PATH:
+        raise ValueError(f"train: {model} has no path of plain torch ops")
     targets = _targets(data, split, torch.device(device))
     reporting: contextlib.AbstractContextManager[Report]
     if isinstance(progress, bool):
@@ -360,18 +363,18 @@ def _features(x: Tensor, recipe: Recipe) -> Tensor:  # [N, F]
         return x.to_sparse_csr()
 
 
-def network(model: str, in_channels: int, num_classes: int, recipe: Recipe) -> models.Net:
+def network(model: str, in_channels: int, num_classes: int, recipe: Recipe) -> Net:
     """The network of a recipe."""
     hidden, dropout = recipe.hidden, recipe.dropout
     if model == "gat":
         return models.gat(
             in_channels, num_classes, hidden=hidden, heads=recipe.heads, dropout=dropout
         )
-    build = models.gcn if model == "gcn" else models.sage
+    build: Callable[..., Net] = getattr(models, model)
     return build(in_channels, num_classes, hidden=hidden, dropout=dropout)
 
 
-def optimizer_for(net: models.Net, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_for(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a recipe."""
     groups = []
     for depth, conv in enumerate(net.convs):

@@ -12,10 +12,11 @@ from gnnkern.data import GraphData, load
 from gnnkern.measure import MeasuredTraining
 from gnnkern.memory import PeakMemory
 from gnnkern.metrics import accuracy, roc_auc
-from gnnkern.recipes import RECIPES
+from gnnkern.recipes import RECIPES, WITHOUT_PLAIN_PATH
 from gnnkern.train import TrainResult, train_node_classifier
 
 MODELS = tuple(RECIPES)
+PLAIN_MODELS = tuple(model for model in MODELS if model not in WITHOUT_PLAIN_PATH)
 CORA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cora.npz"
 
 
@@ -48,8 +49,10 @@ def _train(data, model="gcn", **options):
     return train_node_classifier(data, model, progress=False, **options)
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["gnnkern", "plain"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "plain"),
+    [*((model, False) for model in MODELS), *((model, True) for model in PLAIN_MODELS)],
+)
 def test_learns_the_digits(digits, model, plain):
     result = _train(digits, model, epochs=30, lr=0.02, plain=plain)
     assert result.metric == "accuracy"
@@ -75,7 +78,12 @@ def test_sparse_features_repeat_too(model):
     assert _train(data, model, epochs=10).losses == first.losses
 
 
-@pytest.mark.parametrize("model", MODELS)
+def test_has_no_plain_path(digits):
+    with pytest.raises(ValueError, match="diffusion has no path of plain torch ops"):
+        _train(digits, "diffusion", plain=True)
+
+
+@pytest.mark.parametrize("model", PLAIN_MODELS)
 def test_starts_like_the_plain_path(digits, model):
     # Without dropout both paths are the same function of the same parameters.
     fast = _train(digits, model, epochs=3, dropout=0.0)

@@ -11,7 +11,7 @@ __all__ = ["KeyedDropout"]
 class KeyedDropout:
     """Dropout whose masks follow from global node, column, site and step: the same for any parts.
 
-    Called as `dropout(x, p, training)`, in place of `gnnkern.nn.models.drop`. Masks are bits of
+    Called as `dropout(x, p, training)`, in place of `gnnkern.nn.net.drop`. Masks are bits of
     a 64-bit hash (splitmix64) of the element's place in the whole tensor; the probability is met
     within 2^-24.
 

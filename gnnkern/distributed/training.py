@@ -16,7 +16,7 @@ from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.policies import Policy, Schedule
 from gnnkern.metrics import roc_auc
-from gnnkern.nn.models import Net
+from gnnkern.nn.net import Net
 from gnnkern.progress import Epoch, Report
 from gnnkern.recipes import Recipe
 

@@ -1,49 +1,16 @@
-"""Small networks for node classification: graph layers, dropout before each, a curve between."""
+"""Small networks for node classification."""
 
-from collections.abc import Callable
+from torch import nn
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from gnnkern.graph import Graph
+from gnnkern.nn.appnp import APPNP
+from gnnkern.nn.diffusion import Diffusion
 from gnnkern.nn.gat_conv import GATConv
 from gnnkern.nn.gcn_conv import GCNConv
-from gnnkern.nn.plain import PlainEdges, plain_conv
+from gnnkern.nn.gin_conv import GINConv
+from gnnkern.nn.linear import make_linear
+from gnnkern.nn.mapped import Mapped
+from gnnkern.nn.net import Net
 from gnnkern.nn.sage_conv import SAGEConv
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu}
-
-
-class Net(nn.Module):
-    """Graph layers one after another, with dropout before each and an activation between.
-
-    Args:
-        convs: The layers, each called as `conv(x, graph)`.
-        activation: "relu" or "elu".
-        dropout: Probability of dropping an element of each layer's input while training.
-    """
-
-    def __init__(self, convs: list[nn.Module], *, activation: str, dropout: float) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(convs)
-        self.activation = _ACTIVATIONS[activation]
-        self.dropout = dropout
-        # What drops elements: another generator may take its place.
-        self.drop: Callable[[Tensor, float, bool], Tensor] = drop
-
-    def forward(
-        self,
-        x: Tensor,  # [N, F]
-        graph: Graph | PlainEdges,
-    ) -> Tensor:  # [N, C]
-        """Return a score per node and class; `PlainEdges` take the plain torch path."""
-        for depth, conv in enumerate(self.convs):
-            if depth > 0:
-                x = self.activation(x)
-            x = self.drop(x, self.dropout, self.training)
-            x = plain_conv(conv, x, graph) if isinstance(graph, PlainEdges) else conv(x, graph)
-        return x
 
 
 def gcn(in_channels: int, num_classes: int, *, hidden: int, dropout: float) -> Net:
@@ -67,11 +34,42 @@ def gat(in_channels: int, num_classes: int, *, hidden: int, heads: int, dropout:
     return Net(convs, activation="elu", dropout=dropout)
 
 
-def drop(x: Tensor, p: float, training: bool) -> Tensor:
-    """Return `x` with dropout; of a sparse CSR matrix only the stored values are drawn for."""
-    if x.layout is not torch.sparse_csr or not training or p == 0.0:
-        return F.dropout(x, p, training)
-    values = F.dropout(x.values(), p)
-    return torch.sparse_csr_tensor(
-        x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
+def gin(in_channels: int, num_classes: int, *, hidden: int, dropout: float) -> Net:
+    """Return a GIN of two layers, each with a network of two linear maps."""
+    convs: list[nn.Module] = [
+        GINConv(_two_maps(in_channels, hidden, hidden)),
+        GINConv(_two_maps(hidden, hidden, num_classes)),
+    ]
+    return Net(convs, activation="relu", dropout=dropout)
+
+
+def appnp(in_channels: int, num_classes: int, *, hidden: int, dropout: float) -> Net:
+    """Return a network of two linear maps whose class scores take ten steps of APPNP."""
+    return _mapped(in_channels, num_classes, hidden, dropout, APPNP(K=10, alpha=0.1))
+
+
+def diffusion(in_channels: int, num_classes: int, *, hidden: int, dropout: float) -> Net:
+    """Return a network of two linear maps whose class scores diffuse: x' = S x - x up to time 4.
+
+    One implicit step, exact to the solver's tolerance; a diffusion and a linear map behind it
+    commute, so the map comes first, where rows are narrow.
+    """
+    return _mapped(in_channels, num_classes, hidden, dropout, Diffusion(time=4.0, norm="sym"))
+
+
+def _mapped(
+    in_channels: int, num_classes: int, hidden: int, dropout: float, spread: nn.Module
+) -> Net:
+    convs: list[nn.Module] = [
+        Mapped(make_linear(in_channels, hidden, bias=True, glorot=True)),
+        Mapped(make_linear(hidden, num_classes, bias=True, glorot=True), spread),
+    ]
+    return Net(convs, activation="relu", dropout=dropout)
+
+
+def _two_maps(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        make_linear(in_channels, hidden, bias=True, glorot=True),
+        nn.ReLU(),
+        make_linear(hidden, out_channels, bias=True, glorot=True),
     )

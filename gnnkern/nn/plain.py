@@ -10,8 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gnnkern.nn.appnp import APPNP
 from gnnkern.nn.gat_conv import GATConv
 from gnnkern.nn.gcn_conv import GCNConv
+from gnnkern.nn.gin_conv import GINConv
+from gnnkern.nn.linear import run_all, split_first_linear
+from gnnkern.nn.mapped import Mapped
 from gnnkern.nn.sage_conv import SAGEConv
 
 
@@ -56,8 +60,9 @@ def plain_conv(conv: nn.Module, x: Tensor, edges: PlainEdges) -> Tensor:
     """Return what `conv(x, graph)` returns, from plain torch ops.
 
     Args:
-        conv: A `GCNConv`, `SAGEConv` or `GATConv` with default options: neither edge weights nor
-            edge features, neither projection nor residual.
+        conv: A `GCNConv`, `SAGEConv`, `GATConv`, `GINConv` or `Mapped` with default options:
+            neither edge weights nor edge features, neither projection nor residual; what spreads
+            the rows of a `Mapped` is nothing or `APPNP`.
         x: Node features [N, F].
         edges: The graph's edges.
     """
@@ -67,6 +72,11 @@ def plain_conv(conv: nn.Module, x: Tensor, edges: PlainEdges) -> Tensor:
         return _plain_sage(conv, x, edges)
     if isinstance(conv, GATConv):
         return _plain_gat(conv, x, edges.with_self_loops)
+    if isinstance(conv, GINConv) and conv.aggr == "add":
+        return _plain_gin(conv, x, edges)
+    if isinstance(conv, Mapped) and isinstance(conv.spread, APPNP | None):
+        x = conv.lin(x)
+        return x if conv.spread is None else _plain_appnp(conv.spread, x, edges.with_self_loops)
     raise TypeError(f"plain_conv: no plain path for {conv}")
 
 
@@ -92,6 +102,27 @@ def _plain_sage(conv: SAGEConv, x: Tensor, edges: PlainEdges) -> Tensor:
     out = out if conv.lin_l.bias is None else out + conv.lin_l.bias
     out = out + conv.lin_r(x) if conv.root_weight else out
     return F.normalize(out, p=2.0, dim=-1) if conv.normalize else out
+
+
+def _plain_gin(conv: GINConv, x: Tensor, edges: PlainEdges) -> Tensor:
+    # The layer too applies its first linear map first where that makes the rows narrower.
+    split = split_first_linear(conv.nn)
+    if split is None or x.shape[1] <= split[0].out_features:
+        message = x.index_select(0, edges.src)  # [E, F]
+        out = _sum_by(message, edges.dst, edges.num_nodes) + (1 + conv.eps) * x
+        return conv.nn(out)  # type: ignore[no-any-return]
+    linear, follow = split
+    h = F.linear(x, linear.weight)
+    out = _sum_by(h.index_select(0, edges.src), edges.dst, edges.num_nodes) + (1 + conv.eps) * h
+    return run_all(follow, out if linear.bias is None else out + linear.bias)
+
+
+def _plain_appnp(conv: APPNP, x: Tensor, edges: PlainEdges) -> Tensor:
+    first = x
+    for _ in range(conv.K):
+        message = x.index_select(0, edges.src) * edges.gcn_weight  # [E, F]
+        x = _sum_by(message, edges.dst, edges.num_nodes) * (1 - conv.alpha) + first * conv.alpha
+    return x
 
 
 def _plain_gat(conv: GATConv, x: Tensor, edges: PlainEdges) -> Tensor:

@@ -6,7 +6,8 @@ from layer_pairs import awkward_edges
 
 import gnnkern
 from gnnkern.nn import GATConv, GCNConv, SAGEConv
-from gnnkern.nn.models import drop, gat, gcn, sage
+from gnnkern.nn.models import appnp, gat, gcn, gin, sage
+from gnnkern.nn.net import drop
 from gnnkern.nn.plain import PlainEdges, plain_conv
 
 N, F_IN, CLASSES = 12, 9, 3
@@ -24,6 +25,9 @@ NETS = {
     "gcn": lambda: gcn(F_IN, CLASSES, hidden=8, dropout=0.5),
     "sage": lambda: sage(F_IN, CLASSES, hidden=8, dropout=0.5),
     "gat": lambda: gat(F_IN, CLASSES, hidden=4, heads=2, dropout=0.5),
+    "gin": lambda: gin(F_IN, CLASSES, hidden=8, dropout=0.5),
+    "gin_wide": lambda: gin(F_IN, CLASSES, hidden=16, dropout=0.5),
+    "appnp": lambda: appnp(F_IN, CLASSES, hidden=8, dropout=0.5),
 }
 
 
