@@ -243,8 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"commit: {report.commit()}",
         f"command: python -m bench.partitioned_training {shlex.join(arguments or sys.argv[1:])}",
         f"{MODEL} by its recipe, {options.seeds} seeds, METIS parts, one epoch in "
-        f"{WARMUP_SHARE} exact at first; test score after the last epoch by exact inference; ± standard error; bytes of the "
-        "training steps, all ranks",
+        f"{WARMUP_SHARE} exact at first; test score after the last epoch by exact inference; "
+        "± standard error; bytes of the training steps, all ranks",
     ]
     results: list[dict[str, Any]] = []
     names = options.graph or [*GRAPHS]
