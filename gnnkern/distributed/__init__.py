@@ -5,6 +5,7 @@ from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
+from gnnkern.distributed.link_schedule import LinkSchedule, by_link
 from gnnkern.distributed.multirate import Drift, multirate, propagate
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.plan import HaloPlan, PlanMismatch
@@ -33,6 +34,7 @@ __all__ = [
     "Hold",
     "KeyedDropout",
     "LEVELS",
+    "LinkSchedule",
     "LocalPart",
     "Manifest",
     "NotConverged",
@@ -49,6 +51,7 @@ __all__ = [
     "Solver",
     "Traffic",
     "WindowedExchange",
+    "by_link",
     "cut",
     "load_manifest",
     "load_part",

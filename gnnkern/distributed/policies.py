@@ -98,13 +98,20 @@ class Schedule:
         policy: When to exchange.
         steps: Of the training, for policies that change in its course.
         warmup: Steps at the beginning that exchange in any case.
+        links: What rows are exchanged with; by default `graph.exact`, all links.
     """
 
     def __init__(
-        self, graph: PartitionedGraph, policy: Policy, *, steps: int, warmup: int = 0
+        self,
+        graph: PartitionedGraph,
+        policy: Policy,
+        *,
+        steps: int,
+        warmup: int = 0,
+        links: HaloExchange | None = None,
     ) -> None:
         self.policy, self.steps, self.warmup = policy, steps, warmup
-        self._exact: HaloExchange = graph.exact
+        self._exact = graph.exact if links is None else links
         self._sites: list[_Site] = []
         self._next = 0
         self._fresh = True

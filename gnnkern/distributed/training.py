@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.graph import PartitionedGraph
-from gnnkern.distributed.policies import Policy, Schedule
+from gnnkern.distributed.link_schedule import schedule_for
+from gnnkern.distributed.policies import Policy
 from gnnkern.metrics import roc_auc
 from gnnkern.nn.models import Net
 from gnnkern.progress import Epoch, Report
@@ -108,7 +109,7 @@ class PartTraining:
         recipe: What to train with.
         num_nodes: N of the whole graph.
         num_classes: Of the whole graph.
-        policy: Which steps exchange rows.
+        policy: Which steps exchange rows; or a policy for each kind of link.
         warmup: Steps at the beginning that exchange in any case.
         seed: Of the dropout masks.
         split: Which of the masks' columns.
@@ -124,7 +125,7 @@ class PartTraining:
         *,
         num_nodes: int,
         num_classes: int,
-        policy: Policy,
+        policy: Policy | Mapping[str, Policy],
         warmup: int = 0,
         seed: int = 0,
         split: int = 0,
@@ -138,7 +139,7 @@ class PartTraining:
         counts = graph.sum_over_ranks(counts)
         self.counts = dict(zip(self.masks, counts.tolist(), strict=True))
         self.num_nodes, self.num_classes = num_nodes, num_classes
-        self.schedule = Schedule(graph, policy, steps=recipe.epochs, warmup=warmup)
+        self.schedule = schedule_for(graph, policy, steps=recipe.epochs, warmup=warmup)
         self.dropout = KeyedDropout(graph.owned, seed)
         if isinstance(net, Net):
             net.drop = self.dropout

@@ -27,6 +27,13 @@ def whole_rows(graph):
     return {"x": x, "y": y} | masks
 
 
+def policy_of(text):
+    """A policy in words, or one for each kind of link."""
+    if isinstance(text, dict):
+        return {level: parse_policy(each) for level, each in text.items()}
+    return parse_policy(text)
+
+
 def training(group, world, model, policy, epochs, *, warmup=0, attention_dropout=0.0, how="metis"):
     graph = whole_graph("undirected")
     mine = PartitionedGraph.from_graph(graph, parts_of(graph, world, how), group)
@@ -46,7 +53,7 @@ def training(group, world, model, policy, epochs, *, warmup=0, attention_dropout
         recipe,
         num_nodes=graph.num_dst,
         num_classes=CLASSES,
-        policy=parse_policy(policy),
+        policy=policy_of(policy),
         warmup=warmup,
         seed=4,
     )
