@@ -1,4 +1,4 @@
-"""The command line: `gnnkern info`, `probe`, `train`, `demo`, `bench` and `partition`."""
+"""The command line: `gnnkern info`, `probe`, `train`, `demo`, `bench`, `partition`, `plan`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gnnkern.bench.command import add_bench
 from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
 from gnnkern.distributed.command import add_partition
+from gnnkern.distributed.plan_command import add_plan
 from gnnkern.distributed.train_command import add_ranks, train_parts
 from gnnkern.hardware import probe
 from gnnkern.hardware.report import print_machine
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     add_bench(commands)
     add_partition(commands, _DATA_HELP)
+    add_plan(commands, _DATA_HELP)
     return parser
 
 
