@@ -72,7 +72,14 @@ def unavailable() -> str | None:
 
 @contextlib.contextmanager
 def joined_namespaces(mbit: float) -> Iterator[list[tuple[str, str]]]:
-    """Yield (namespace, interface) of two hosts with a link of so many Mbit/s each way."""
+    """Yield (namespace, interface) of two hosts with a link of so many Mbit/s each way.
+
+    Raises:
+        ValueError: mbit is not positive.
+        OSError: a command failed; what was made is removed.
+    """
+    if not mbit > 0:
+        raise ValueError(f"bench.namespaces: mbit must be > 0, got {mbit}")
     names = [f"gnnkern-{os.getpid()}-{host}" for host in range(HOSTS)]
     with contextlib.ExitStack() as undo:
         for name in names:

@@ -205,8 +205,8 @@ class Forecast:
                 sent, received = (_by_host(each, loads) for each in (sent, received))
             moved = torch.maximum(sent, received) * (width * self.workload.wire)
             seconds = (
-                loads.partners(level) * self.speeds.latency_s[level]
-                + moved / self.speeds.bytes_per_s[level]
+                loads.partners(level).double() * self.speeds.latency_s[level]
+                + moved.double() / self.speeds.bytes_per_s[level]
             )
             longest = torch.maximum(longest, seconds)
         return longest
@@ -225,18 +225,19 @@ class Forecast:
         """Seconds of a step at which some kinds of links exchange; by default all."""
         loads, compute = self.loads, self.compute
         due = [level for level in due if level in loads.hierarchy.levels]
-        own = loads.nodes * compute.node_s
+        own = loads.nodes.double() * compute.node_s
         if not due:
             edge_s = sum(compute.forward_s) + sum(compute.backward_s)
-            return float((own + loads.edges * edge_s).max()) + self.gradients_s()
+            return float((own + loads.edges.double() * edge_s).max()) + self.gradients_s()
         total = float(own.max()) + self.gradients_s()
-        boundary_edges = loads.edges - loads.interior_edges
+        interior_edges = loads.interior_edges.double()
+        boundary_edges = loads.edges.double() - interior_edges
         for width, *passes in zip(
             self.workload.widths, compute.forward_s, compute.backward_s, strict=True
         ):
             travelling = self.exchange_s(width, due)
             for edge_s in passes:
-                hidden = torch.maximum(loads.interior_edges * edge_s, travelling)
+                hidden = torch.maximum(interior_edges * edge_s, travelling)
                 total += float((hidden + boundary_edges * edge_s).max())
         return total
 
