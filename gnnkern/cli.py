@@ -247,7 +247,7 @@ def _probe(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    _check_writable(options.json, options.plot, options.log)
+    _check_writable(options.json, options.plot, options.log_file)
     if options.parts is not None:
         result = train_parts(options)
         if result is not None:
@@ -255,8 +255,8 @@ def _train(options: argparse.Namespace) -> None:
             if options.json != Path("-"):
                 print(in_words(result.settings["exchanges"]))
         return
-    if options.log is not None:
-        raise ValueError("train: --log is for a training with --parts")
+    if options.log_file is not None:
+        raise ValueError("train: --log-file is for a training with --parts")
     data = load(options.data)
     seeds = [options.seed] if options.seeds is None else options.seeds
     splits = [options.split] if options.splits is None else options.splits

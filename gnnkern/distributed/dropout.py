@@ -25,7 +25,7 @@ class KeyedDropout:
         self._step = self._site = 0
 
     def begin(self, step: int) -> None:
-        """Begin a step: its masks are its own."""
+        """Begin a step, or a step of a window of that number: masks follow from the number."""
         self._step, self._site = step, 0
 
     def __call__(self, x: Tensor, p: float, training: bool) -> Tensor:  # [n, F] -> [n, F]

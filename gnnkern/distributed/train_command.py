@@ -61,8 +61,9 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
     ranks.add_argument(
         "--warmup", type=int, default=5, metavar="N", help="exact epochs at first; default: 5"
     )
+    # Not --log: torchrun takes it for a beginning of its own --log-dir.
     ranks.add_argument(
-        "--log",
+        "--log-file",
         type=Path,
         metavar="FILE",
         help="write a line of JSON per epoch: loss, rows and bytes sent, how far rows moved",
@@ -133,13 +134,13 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             warmup=options.warmup,
             seed=options.seed,
             split=options.split,
-            measure=options.log is not None,
+            measure=options.log_file is not None,
         )
         graph.prepare()
         prepared = time.perf_counter()
         title = f"{name} {options.model} on {world} ranks"
         with training_progress(title, enabled=rank == 0 and not options.quiet) as report:
-            _run(training, report, options.log, rank)
+            _run(training, report, options.log_file, rank)
     totals = summary(over_ranks(graph, training.records))
     sent = torch.tensor([graph.traffic.bytes[level] for level in LEVELS])
     by_level = dict(zip(LEVELS, graph.sum_over_ranks(sent).tolist(), strict=True))

@@ -142,8 +142,8 @@ def test_shares_of_a_policy():
     ("options", "message"),
     [
         (["--parts", "2"], "--parts 2 needs as many ranks, got 1; start them with torchrun"),
-        (["--log", "log.jsonl"], "--log is for a training with --parts"),
-        (["--parts", "1", "--log", "none/log.jsonl"], "there is no folder"),
+        (["--log-file", "log.jsonl"], "--log-file is for a training with --parts"),
+        (["--parts", "1", "--log-file", "none/log.jsonl"], "there is no folder"),
         (["--parts", "1", "--plain"], "--plain is not for a training with --parts"),
         (["--parts", "1", "--policy", "hold"], "must be exact, hold:K, anneal:K,K,..., drift:TOL"),
     ],
@@ -158,7 +158,7 @@ def test_the_command_trains_from_a_folder_of_parts(tmp_path, capsys):
     assert main(["partition", "--parts", "1", "--out", str(folder)]) == 0
     command = ["train", "--parts", "1", "--data", str(folder), "--epochs", "5", "--quiet"]
     log = tmp_path / "log.jsonl"
-    assert main([*command, "--json", str(out), "--log", str(log)]) == 0
+    assert main([*command, "--json", str(out), "--log-file", str(log)]) == 0
     said = capsys.readouterr().out
     assert "GCN on digits, 1 ranks, exact" in said
     assert "5 of 5 epochs exchanged rows: none to send" in said
