@@ -114,9 +114,16 @@ def training_of(
     recipe = replace(RECIPES["gcn"], hidden=WIDTH)
     torch.manual_seed(0)
     net = network("gcn", WIDTH, CLASSES, recipe)
-    options = {"num_nodes": num_nodes, "num_classes": CLASSES}
-    optimizer = optimizer_for(net, recipe)
-    return PartTraining(graph, rows, net, optimizer, recipe, policy=policy, **options)
+    return PartTraining(
+        graph,
+        rows,
+        net,
+        optimizer_for(net, recipe),
+        recipe,
+        num_nodes=num_nodes,
+        num_classes=CLASSES,
+        policy=policy,
+    )
 
 
 def seconds_of(training: PartTraining, steps: int, skipped: int) -> list[float]:

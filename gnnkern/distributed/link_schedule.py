@@ -11,7 +11,9 @@ from gnnkern.distributed.exchange import Arriving
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
 from gnnkern.distributed.links import divided, joined
-from gnnkern.distributed.policies import Exact, Policy, Schedule
+from gnnkern.distributed.policies import Exact, Periodic, Policy
+from gnnkern.distributed.record import StepRecord
+from gnnkern.distributed.schedule import Schedule
 from gnnkern.distributed.window import Period, check_period
 
 __all__ = ["LinkSchedule", "by_link", "parse_period", "schedule_for"]
@@ -19,18 +21,22 @@ __all__ = ["LinkSchedule", "by_link", "parse_period", "schedule_for"]
 
 def parse_period(text: str) -> Period:
     """The periods of "4", for all links, or of "host:2,network:8"."""
+    period: Period
     try:
-        if ":" not in text:
-            return int(text)
-        pairs = [part.split(":") for part in text.split(",")]
-        periods = {level.strip(): int(steps) for level, steps in pairs}
-        if len(periods) != len(pairs):
-            raise ValueError
+        if ":" in text:
+            pairs = [part.split(":") for part in text.split(",")]
+            period = {level.strip(): int(steps) for level, steps in pairs}
+            if len(period) != len(pairs):
+                raise ValueError
+        else:
+            period = int(text)
     except ValueError:
         raise ValueError(
             f"period: must be like 4 or host:2,network:8, each kind of link once, got {text!r}"
         ) from None
-    return periods
+    # What holds of any ranks.
+    check_period(period, Hierarchy(1, 1))
+    return period
 
 
 def by_link(policy: Policy, period: Period, hierarchy: Hierarchy) -> dict[str, Policy]:
@@ -46,18 +52,21 @@ def by_link(policy: Policy, period: Period, hierarchy: Hierarchy) -> dict[str, P
 
     Raises:
         TypeError: a period is no int.
-        ValueError: a period is below 1, or there is no such kind of link.
+        ValueError: a period is below 1, there is no such kind of link, or the policy is none of
+            periods.
     """
+    if not isinstance(policy, Periodic):
+        raise ValueError(f"period: only exact, hold and anneal take periods by link, got {policy}")
     limits = check_period(period, hierarchy)
     given = set(period) if isinstance(period, Mapping) else set(LEVELS)
-    policies = {}
+    policies: dict[str, Policy] = {}
     for level, limit in limits.items():
         if level not in given:
             policies[level] = policy
         elif policy == Exact():
-            policies[level] = Policy((limit,))
+            policies[level] = Periodic((limit,))
         else:
-            policies[level] = Policy(tuple(min(each, limit) for each in policy.periods))
+            policies[level] = Periodic(tuple(min(each, limit) for each in policy.periods))
     return policies
 
 
@@ -78,6 +87,7 @@ class LinkSchedule:
             step.
         steps: Of the training, for policies that change in its course.
         warmup: Steps at the beginning at which all links exchange.
+        measure: Whether `record` has the drift, as in `Schedule`.
 
     Raises:
         ValueError: there is no such kind of link.
@@ -91,6 +101,7 @@ class LinkSchedule:
         *,
         steps: int,
         warmup: int = 0,
+        measure: bool = False,
     ) -> None:
         unknown = sorted(set(policies) - set(LEVELS))
         if unknown:
@@ -102,7 +113,7 @@ class LinkSchedule:
         self.policies = {level: policies.get(level, Exact()) for level in present}
         links = divided(graph.exact, self.policies) or [(Exact(), graph.exact, None)]
         self._schedules = [
-            Schedule(graph, policy, steps=steps, warmup=warmup, links=exchange)
+            Schedule(graph, policy, steps=steps, warmup=warmup, measure=measure, links=exchange)
             for policy, exchange, _ in links
         ]
         self._places = [places for _, _, places in links]
@@ -119,7 +130,21 @@ class LinkSchedule:
         """Whether any link exchanges in the current step."""
         return any(schedule.is_fresh for schedule in self._schedules)
 
-    def start(self, rows: Sequence[Tensor]) -> _Joined:
+    def window(self, step: int) -> int:
+        """The number of the window of a step, of the longest that a link's policy has."""
+        return step // max((policy.window for policy in self.policies.values()), default=1)
+
+    def record(self) -> StepRecord:
+        """What this rank exchanged in the current step over all links."""
+        first, *others = [schedule.record() for schedule in self._schedules]
+        return sum(others, first)
+
+    def settle(self) -> None:
+        """Wait for what is under way, after the last step."""
+        for schedule in self._schedules:
+            schedule.settle()
+
+    def start(self, rows: Sequence[Tensor]) -> Arriving:
         """Exchange over the links that are due; what ops call."""
         return _Joined([schedule.start(rows) for schedule in self._schedules], self._places)
 
@@ -144,9 +169,9 @@ class _Joined:
 
 
 def schedule_for(
-    graph: PartitionedGraph, policy: Policy | Mapping[str, Policy], *, steps: int, warmup: int = 0
+    graph: PartitionedGraph, policy: Policy | Mapping[str, Policy], **options: Any
 ) -> Schedule | LinkSchedule:
-    """The schedule of a policy for all links, or of one for each kind."""
+    """The schedule of a policy for all links, or of one for each kind, with the options of both."""
     if isinstance(policy, Mapping):
-        return LinkSchedule(graph, policy, steps=steps, warmup=warmup)
-    return Schedule(graph, policy, steps=steps, warmup=warmup)
+        return LinkSchedule(graph, policy, **options)
+    return Schedule(graph, policy, **options)

@@ -5,7 +5,7 @@ import rank_links
 import rank_training
 
 from gnnkern.cli import main
-from gnnkern.distributed import Anneal, Exact, Hierarchy, Hold, LinkSchedule, by_link
+from gnnkern.distributed import Anneal, Exact, Hierarchy, Hold, LinkSchedule, Pipelined, by_link
 from gnnkern.distributed.link_schedule import parse_period
 
 pytestmark = pytest.mark.dist
@@ -36,7 +36,7 @@ def test_the_same_policy_on_all_links_is_that_policy(run):
 
 
 def test_a_resumed_training_is_one_that_did_not_stop(run):
-    policies = {"host": "hold:2", "network": "hold:4"}
+    policies = {"host": "hold:2", "network": "drift:0.1"}
     run(rank_training.resumed_is_not_stopped, policies)
 
 
@@ -77,6 +77,11 @@ def test_periods_in_words(text, period):
 def test_no_period(text, message, capsys):
     assert main(["train", "--quiet", "--parts", "1", "--period", text]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_policies_without_periods_take_none():
+    with pytest.raises(ValueError, match="only exact, hold and anneal take periods by link"):
+        by_link(Pipelined(), 2, BOTH)
 
 
 def test_no_such_link():
