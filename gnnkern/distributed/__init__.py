@@ -5,11 +5,24 @@ from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
-from gnnkern.distributed.multirate import Drift, multirate, propagate
+from gnnkern.distributed.link_schedule import LinkSchedule, by_link
+from gnnkern.distributed.multirate import Deviation, multirate, propagate
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.plan import HaloPlan, PlanMismatch
-from gnnkern.distributed.policies import Anneal, Exact, Hold, Policy, Schedule, parse_policy
+from gnnkern.distributed.policies import (
+    Anneal,
+    Drift,
+    Exact,
+    Hold,
+    Periodic,
+    Pipelined,
+    Policy,
+    Sampled,
+    parse_policy,
+)
 from gnnkern.distributed.quality import Quality
+from gnnkern.distributed.record import StepRecord, over_ranks, summary
+from gnnkern.distributed.schedule import Schedule
 from gnnkern.distributed.solver import solve_diffusion
 from gnnkern.distributed.storage import Manifest, load_manifest, load_part, save_parts
 from gnnkern.distributed.system import DiffusionSystem, NotConverged, Solver, SolveStats
@@ -24,6 +37,7 @@ from gnnkern.distributed.window import WindowedExchange
 
 __all__ = [
     "Anneal",
+    "Deviation",
     "DiffusionSystem",
     "Drift",
     "Exact",
@@ -33,6 +47,7 @@ __all__ = [
     "Hold",
     "KeyedDropout",
     "LEVELS",
+    "LinkSchedule",
     "LocalPart",
     "Manifest",
     "NotConverged",
@@ -40,19 +55,25 @@ __all__ = [
     "PartTraining",
     "Partition",
     "PartitionedGraph",
+    "Periodic",
+    "Pipelined",
     "PlanMismatch",
     "Policy",
     "Quality",
+    "Sampled",
     "Schedule",
     "Scores",
     "SolveStats",
     "Solver",
+    "StepRecord",
     "Traffic",
     "WindowedExchange",
+    "by_link",
     "cut",
     "load_manifest",
     "load_part",
     "multirate",
+    "over_ranks",
     "parse_policy",
     "partition",
     "propagate",
@@ -60,4 +81,5 @@ __all__ = [
     "share_weights",
     "solve_diffusion",
     "sum_gradients",
+    "summary",
 ]

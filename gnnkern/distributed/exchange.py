@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,12 +29,14 @@ class Traffic:
         rows: Rows sent.
         exchanges: Exchanges, of either direction.
         events: Where a list, every start and end of an exchange is appended, in order.
+        within: The count that this one is a share of, and that counts with it.
     """
 
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0))
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0))
     exchanges: int = 0
     events: list[str] | None = None
+    within: Traffic | None = None
 
     def reset(self) -> None:
         """Count from zero again."""
@@ -49,11 +52,23 @@ class Traffic:
         for level, count in rows.items():
             self.rows[level] += count
             self.bytes[level] += count * row_bytes
+        if self.within is not None:
+            self.within.add(rows, row_bytes)
+
+    def add_bytes(self, by_level: dict[str, int]) -> None:
+        """Count an exchange of what says which rows come: bytes, and no rows."""
+        self.exchanges += 1
+        for level, count in by_level.items():
+            self.bytes[level] += count
+        if self.within is not None:
+            self.within.add_bytes(by_level)
 
     def note(self, event: str) -> None:
         """Append to the events, where somebody wants them."""
         if self.events is not None:
             self.events.append(event)
+        if self.within is not None:
+            self.within.note(event)
 
 
 class Arriving(Protocol):
@@ -135,10 +150,21 @@ class HaloExchange:
     def over(self, levels: Sequence[str]) -> tuple[HaloExchange, Tensor]:
         """The exchange over links of some kinds alone, and the places of its ghosts among all."""
         plan, places = self.plan.over(levels)
-        part = HaloExchange(plan, self.group, self.traffic)
-        # The whole plan holds its parts.
-        part.checked = self.checked
-        return part, places
+        return self.like(plan), places
+
+    def like(self, plan: HaloPlan, traffic: Traffic | None = None) -> HaloExchange:
+        """The same exchange by another plan between the same ranks, such as a part of its own.
+
+        It is checked where this one is: whoever makes the plan answers for it.
+
+        Args:
+            plan: Which rows go where; every rank makes its own of one partition.
+            traffic: Where to count; by default where this exchange counts.
+        """
+        other = copy.copy(self)
+        other.plan, other._gather = plan, None
+        other.traffic = self.traffic if traffic is None else traffic
+        return other
 
     def transposed(self, received: Tensor) -> Tensor:  # [g, ...] -> [n, ...]
         """Send values of ghosts to their owners, who sum them: what the backward does."""

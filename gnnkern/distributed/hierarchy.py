@@ -23,6 +23,12 @@ class Hierarchy(NamedTuple):
         """How many ranks there are."""
         return self.hosts * self.devices * self.ranks
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The kinds of links that there are."""
+        counts = (self.ranks, self.devices, self.hosts)
+        return tuple(level for level, count in zip(LEVELS, counts, strict=True) if count > 1)
+
     def level(self, one: int, other: int) -> int:
         """The position in `LEVELS` of the link between two ranks; -1 from a rank to itself."""
         if one == other:

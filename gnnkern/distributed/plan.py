@@ -87,19 +87,28 @@ class HaloPlan:
 
     def over(self, levels: Sequence[str]) -> tuple[HaloPlan, Tensor]:
         """The plan of links of some kinds alone, and the places of its ghosts among all, [g']."""
-        kept = [level >= 0 and LEVELS[level] in levels for level in self.levels]
-        sends = _within(self.send_splits, kept)
-        places = _within(self.recv_splits, kept)
-        device = self.send_rows.device
-        plan = replace(
+        kept = torch.tensor([level >= 0 and LEVELS[level] in levels for level in self.levels])
+        receives = torch.repeat_interleave(kept, torch.tensor(self.recv_splits))
+        sends = torch.repeat_interleave(kept, torch.tensor(self.send_splits))
+        return self.of_rows(sends, receives), receives.nonzero().squeeze(1)
+
+    def of_rows(self, sends: Tensor, receives: Tensor) -> HaloPlan:
+        """The plan of some of the rows alone.
+
+        Args:
+            sends: bool [s] which of the rows to send.
+            receives: bool [g] which of the ghosts to receive: those that their owners send.
+        """
+        here, there = sends.to(self.send_rows.device), receives.cpu()
+        sends = sends.cpu()
+        return replace(
             self,
-            send_rows=self.send_rows[sends.to(device)],
-            send_splits=_masked(self.send_splits, kept),
-            ghosts=self.ghosts[places],
-            recv_splits=_masked(self.recv_splits, kept),
+            send_rows=self.send_rows[here],
+            send_splits=_counts(sends, self.send_splits),
+            ghosts=self.ghosts[there],
+            recv_splits=_counts(there, self.recv_splits),
             sent=self.sent[sends],
         )
-        return plan, places
 
     def to(self, device: torch.device) -> HaloPlan:
         """The same with the rows to send on another device; ids stay where they are."""
@@ -156,11 +165,8 @@ def _digest(ids: Tensor) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _masked(splits: Sequence[int], kept: Sequence[bool]) -> list[int]:
-    return [count if keep else 0 for count, keep in zip(splits, kept, strict=True)]
-
-
-def _within(splits: Sequence[int], kept: Sequence[bool]) -> Tensor:
-    """The places of the rows of those splits that are kept."""
-    mask = torch.repeat_interleave(torch.tensor(kept), torch.tensor(splits))
-    return mask.nonzero().squeeze(1)
+def _counts(chosen: Tensor, splits: Sequence[int]) -> list[int]:
+    """How many of the rows of each split are chosen."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), chosen.cumsum(0)])
+    ends: list[int] = before[torch.tensor([0, *splits]).cumsum(0)].diff().tolist()
+    return ends

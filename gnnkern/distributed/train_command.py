@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,14 +18,18 @@ from gnnkern.data import load
 from gnnkern.distributed.command import node_tensors_of
 from gnnkern.distributed.cut import cut
 from gnnkern.distributed.graph import PartitionedGraph
-from gnnkern.distributed.hierarchy import LEVELS
+from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
+from gnnkern.distributed.link_schedule import by_link, parse_period
 from gnnkern.distributed.methods import METHODS
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.policies import parse_policy
+from gnnkern.distributed.record import over_ranks, summary
 from gnnkern.distributed.storage import load_manifest, load_part
+from gnnkern.distributed.train_log import EpochLog
 from gnnkern.distributed.training import PartTraining
+from gnnkern.distributed.window import Period
 from gnnkern.memory import PeakMemory
-from gnnkern.progress import training_progress
+from gnnkern.progress import Epoch, Report, training_progress
 from gnnkern.train import (
     SPARSE_FILL,
     TrainResult,
@@ -53,10 +59,31 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="exact",
         metavar="NAME",
-        help="epochs that exchange rows: exact, hold:4 or anneal:8,4,2,1; default: exact",
+        help="which rows travel in which epochs: exact, hold:4, anneal:8,4,2,1, drift:0.05, "
+        "pipelined or sampled:0.5; default: exact",
+    )
+    ranks.add_argument(
+        "--period",
+        metavar="K",
+        help="epochs from one exchange to the next at most, by kind of link: host:2,network:8, or "
+        "a number for all; default: as the policy says",
+    )
+    ranks.add_argument(
+        "--hosts",
+        type=int,
+        metavar="H",
+        help="hosts that the ranks are on, as many on each in the order of ranks; default: those "
+        "of the folder of parts, or one",
     )
     ranks.add_argument(
         "--warmup", type=int, default=5, metavar="N", help="exact epochs at first; default: 5"
+    )
+    # Not --log: torchrun takes it for a beginning of its own --log-dir.
+    ranks.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="write a line of JSON per epoch: loss, rows and bytes sent, how far rows moved",
     )
     ranks.add_argument(
         "--timeout",
@@ -106,12 +133,16 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         )
     recipe = recipe_for(options.model, {name: getattr(options, name) for name in _RECIPE})
     policy = parse_policy(options.policy)
+    period = None if options.period is None else parse_period(options.period)
     begin = time.perf_counter()
     memory = PeakMemory("cpu")
     with memory, seeded(options.seed, torch.device("cpu")):
         name, graph, rows, num_nodes, num_classes = _part(options, rank)
         rows["x"] = _scaled(rows["x"], graph)
         net = network(options.model, rows["x"].shape[1], num_classes, recipe)
+        hierarchy = graph.exact.plan.hierarchy
+        if rank == 0:
+            _say_absent(period, hierarchy)
         training = PartTraining(
             graph,
             rows,
@@ -120,16 +151,18 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             recipe,
             num_nodes=num_nodes,
             num_classes=num_classes,
-            policy=policy,
+            policy=policy if period is None else by_link(policy, period, hierarchy),
             warmup=options.warmup,
             seed=options.seed,
             split=options.split,
+            measure=options.log_file is not None,
         )
         graph.prepare()
         prepared = time.perf_counter()
         title = f"{name} {options.model} on {world} ranks"
         with training_progress(title, enabled=rank == 0 and not options.quiet) as report:
-            training.train(report)
+            _run(training, report, options.log_file, rank)
+    totals = summary(over_ranks(graph, training.records))
     sent = torch.tensor([graph.traffic.bytes[level] for level in LEVELS])
     by_level = dict(zip(LEVELS, graph.sum_over_ranks(sent).tolist(), strict=True))
     if rank != 0:
@@ -137,7 +170,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
     return TrainResult(
         data=name,
         model=options.model,
-        path=f"{world} ranks, {options.policy}",
+        path=_path(options, hierarchy),
         seed=options.seed,
         split=options.split,
         metric=training.metric,
@@ -150,11 +183,47 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         peak_memory=memory.added,
         threads=torch.get_num_threads(),
         settings=asdict(recipe)
-        | {"parts": world, "policy": options.policy, "bytes_sent": by_level},
+        | {"parts": world, "hosts": hierarchy.hosts, "policy": options.policy}
+        | {"period": period, "bytes_sent": by_level, "exchanges": totals},
         losses=training.losses,
         val_scores=training.val_scores,
         epoch_seconds=training.epoch_seconds,
     )
+
+
+def _say_absent(period: Period | None, hierarchy: Hierarchy) -> None:
+    """Name the links that a period is given for and that these ranks do not have."""
+    absent = set(period if isinstance(period, Mapping) else ()) - set(hierarchy.levels)
+    if absent:
+        print(
+            f"gnnkern train: no period of {', '.join(sorted(absent))}: there is no such link "
+            f"between {hierarchy.size} ranks on {hierarchy.hosts} hosts (--hosts)",
+            file=sys.stderr,
+        )
+
+
+def _path(options: argparse.Namespace, hierarchy: Hierarchy) -> str:
+    """How the training ran, in words."""
+    hosts = f" on {hierarchy.hosts} hosts" if hierarchy.hosts > 1 else ""
+    period = "" if options.period is None else f", period {options.period}"
+    return f"{options.parts} ranks{hosts}, {options.policy}{period}"
+
+
+def _run(training: PartTraining, report: Report, path: Path | None, rank: int) -> None:
+    """Train, with a log where one is asked for."""
+    if path is None:
+        training.train(report)
+        return
+    log = EpochLog(training, path if rank == 0 else None)
+
+    def after(epoch: Epoch) -> None:
+        report(epoch)
+        log(epoch)
+
+    try:
+        training.train(after)
+    finally:
+        log.close()
 
 
 def _part(
@@ -167,6 +236,11 @@ def _part(
             raise ValueError(
                 f"train: {options.data} has {manifest.num_parts} parts, got --parts {options.parts}"
             )
+        if options.hosts not in (None, manifest.hierarchy.hosts):
+            raise ValueError(
+                f"train: the parts of {options.data} are of {manifest.hierarchy.hosts} hosts, got "
+                f"--hosts {options.hosts}"
+            )
         part, rows = load_part(options.data, rank)
         missing = [
             name for name in ("x", "y", "train_mask", "val_mask", "test_mask") if name not in rows
@@ -177,9 +251,23 @@ def _part(
         return name, PartitionedGraph.from_part(part), rows, manifest.num_nodes, num_classes
     data = load(options.data)
     check_trainable(data, options.split)
+    hosts = options.hosts or 1
+    if hosts < 1 or options.parts % hosts:
+        raise ValueError(
+            f"train: --hosts must be a divisor of --parts {options.parts}, got {options.hosts}"
+        )
+    hierarchy = (hosts, options.parts // hosts)
     made: list[Partition | None] = [None]
     if rank == 0:
-        made = [partition(data.graph(), options.parts, options.method, seed=options.seed)]
+        made = [
+            partition(
+                data.graph(),
+                options.parts,
+                options.method,
+                hierarchy=hierarchy,
+                seed=options.seed,
+            )
+        ]
     if dist.is_initialized():
         # Made once: a partitioner need not give two processes the same.
         dist.broadcast_object_list(made, 0)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.graph import PartitionedGraph
-from gnnkern.distributed.policies import Policy, Schedule
+from gnnkern.distributed.link_schedule import schedule_for
+from gnnkern.distributed.policies import Policy
+from gnnkern.distributed.record import StepRecord
 from gnnkern.metrics import roc_auc
 from gnnkern.nn.net import Net
 from gnnkern.progress import Epoch, Report
@@ -108,10 +110,14 @@ class PartTraining:
         recipe: What to train with.
         num_nodes: N of the whole graph.
         num_classes: Of the whole graph.
-        policy: Which steps exchange rows.
-        warmup: Steps at the beginning that exchange in any case.
+        policy: Which rows travel at which step; or a policy for each kind of link.
+        warmup: Steps at the beginning that are exact.
         seed: Of the dropout masks.
         split: Which of the masks' columns.
+        measure: Whether `records` have the drift of rows (`Schedule`).
+
+    Attributes:
+        records: What this rank exchanged in each step.
     """
 
     def __init__(
@@ -124,10 +130,11 @@ class PartTraining:
         *,
         num_nodes: int,
         num_classes: int,
-        policy: Policy,
+        policy: Policy | Mapping[str, Policy],
         warmup: int = 0,
         seed: int = 0,
         split: int = 0,
+        measure: bool = False,
     ) -> None:
         self.graph, self.net, self.optimizer, self.recipe = graph, net, optimizer, recipe
         self.x, self.y = rows["x"], rows["y"]
@@ -138,12 +145,15 @@ class PartTraining:
         counts = graph.sum_over_ranks(counts)
         self.counts = dict(zip(self.masks, counts.tolist(), strict=True))
         self.num_nodes, self.num_classes = num_nodes, num_classes
-        self.schedule = Schedule(graph, policy, steps=recipe.epochs, warmup=warmup)
+        self.schedule = schedule_for(
+            graph, policy, steps=recipe.epochs, warmup=warmup, measure=measure
+        )
         self.dropout = KeyedDropout(graph.owned, seed)
         if isinstance(net, Net):
             net.drop = self.dropout
         share_weights(net, graph.exact.group)
         self.losses: list[float] = []
+        self.records: list[StepRecord] = []
         self.val_scores: list[float] = []
         self.epoch_seconds: list[float] = []
         self.best, self.best_epoch = Scores(-1.0, float("inf"), 0.0), 0
@@ -170,11 +180,12 @@ class PartTraining:
                 self.best, self.best_epoch = scores, epoch
             if report is not None:
                 report(Epoch(epoch, epochs, self.losses[-1], scores.val))
+        self.schedule.settle()
 
     def step(self, step: int) -> float:
         """One epoch, numbered from 0; the loss over all training nodes."""
         self.net.train()
-        self.dropout.begin(step)
+        self.dropout.begin(self.schedule.window(step))
         self.optimizer.zero_grad()
         logits = self.net(self.x, self.schedule.begin(step))  # [n, C]
         mask = self.masks["train"]
@@ -184,6 +195,7 @@ class PartTraining:
         loss.backward()
         total = sum_gradients(self.net, loss, self.graph, step)
         self.optimizer.step()
+        self.records.append(self.schedule.record())
         return total
 
     @torch.no_grad()
@@ -219,6 +231,7 @@ class PartTraining:
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "records": [record.numbers() for record in self.records],
             "losses": self.losses,
             "val_scores": self.val_scores,
             "best": asdict(self.best),
@@ -230,6 +243,7 @@ class PartTraining:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.records = [StepRecord.from_numbers(each) for each in state["records"]]
         self.losses, self.val_scores = list(state["losses"]), list(state["val_scores"])
         self.best, self.best_epoch = Scores(**state["best"]), state["best_epoch"]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gnnkern.distributed.exchange import HaloExchange, Pending
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
+from gnnkern.distributed.links import divided, joined
 
 __all__ = ["PREDICTORS", "Period", "WindowedExchange", "check_period"]
 
@@ -49,7 +50,6 @@ class _Links:
     """Links that are exchanged together."""
 
     period: int
-    levels: list[str]
     exchange: HaloExchange
     # Of the ghosts among all; None: they are all.
     places: Tensor | None
@@ -155,14 +155,7 @@ class WindowedExchange:
 
     def assemble(self, parts: Sequence[list[Tensor]]) -> list[Tensor]:
         """The ghosts of all links in order, of those of each group."""
-        links = self._links or []
-        if len(links) == 1 and links[0].places is None:
-            return parts[0]
-        places = torch.cat([part.places for part in links if part.places is not None])
-        order = torch.empty_like(places)
-        order[places] = torch.arange(len(places))
-        rows = [torch.cat(of_tensor) for of_tensor in zip(*parts, strict=True)]
-        return [x.index_select(0, order.to(x.device)) for x in rows]
+        return joined(parts, [part.places for part in self._links or []])
 
     def _is_due(self, part: _Links) -> bool:
         return self._may_exchange and part.is_due(self.time)
@@ -170,17 +163,10 @@ class WindowedExchange:
     def _prepared(self, device: torch.device) -> list[_Links]:
         if self._links is None:
             self.exact.before_first(device)
-            by_period: dict[int, list[str]] = {}
-            for level, period in self.period.items():
-                by_period.setdefault(period, []).append(level)
-            if len(by_period) <= 1:
-                period = next(iter(by_period), 1)
-                self._links = [_Links(period, list(self.period), self.exact, None)]
-            else:
-                self._links = [
-                    _Links(period, levels, *self.exact.over(levels))
-                    for period, levels in sorted(by_period.items())
-                ]
+            self._links = [
+                _Links(period, exchange, places)
+                for period, exchange, places in divided(self.exact, self.period)
+            ] or [_Links(1, self.exact, None)]
         return self._links
 
     def _drift(self, links: list[_Links], due: list[_Links], rows: Sequence[Tensor]) -> float:
@@ -250,9 +236,6 @@ def check_period(period: Period, hierarchy: Hierarchy) -> dict[str, int]:
         TypeError: a period is no int.
         ValueError: a period is below 1, or there is no such kind of link.
     """
-    present = dict(
-        zip(LEVELS, (hierarchy.ranks > 1, hierarchy.devices > 1, hierarchy.hosts > 1), strict=True)
-    )
     by_level = dict(period) if isinstance(period, Mapping) else dict.fromkeys(LEVELS, period)
     for level, steps in by_level.items():
         if level not in LEVELS:
@@ -261,4 +244,4 @@ def check_period(period: Period, hierarchy: Hierarchy) -> dict[str, int]:
             raise TypeError(f"period: must be an int, got {steps!r} for {level}")
         if steps < 1:
             raise ValueError(f"period: must be >= 1, got {steps} for {level}")
-    return {level: by_level.get(level, 1) for level in LEVELS if present[level]}
+    return {level: by_level.get(level, 1) for level in hierarchy.levels}
