@@ -21,6 +21,7 @@ from gnnkern.distributed.training import (
     sum_gradients,
 )
 from gnnkern.distributed.window import WindowedExchange
+from gnnkern.distributed.wire import Wire
 
 __all__ = [
     "Anneal",
@@ -49,6 +50,7 @@ __all__ = [
     "Solver",
     "Traffic",
     "WindowedExchange",
+    "Wire",
     "cut",
     "load_manifest",
     "load_part",

@@ -14,6 +14,7 @@ from gnnkern.distributed.cut import Edges, LocalPart, cut
 from gnnkern.distributed.exchange import Exchange, HaloExchange, Traffic
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.plan import HaloPlan
+from gnnkern.distributed.wire import Wire
 from gnnkern.graph import Graph
 
 __all__ = ["PartitionedGraph"]
@@ -228,6 +229,14 @@ class PartitionedGraph(Graph):
         view.exchange = exchange
         view._cache = {}
         return view
+
+    def with_wire(self, wire: Wire | str | None) -> PartitionedGraph:
+        """The same edges, whose ops round rows to a type on their way between ranks (`Wire`).
+
+        Every exchange rounds anew: `Schedule` and `propagate`, which know their call sites, take a
+        wire type of their own, and add what was left out to the next rows.
+        """
+        return self.with_exchange(self.exact.with_wire(wire))
 
     def prepare(self, backward: bool = True) -> Graph:
         """Compute now what a forward, and with `backward` a gradient, will ask for."""

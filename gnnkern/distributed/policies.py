@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gnnkern.distributed.exchange import Arriving, HaloExchange
 from gnnkern.distributed.graph import PartitionedGraph
+from gnnkern.distributed.wire import Wire, WireMemory
 
 __all__ = ["Anneal", "Exact", "Hold", "Policy", "Schedule", "parse_policy"]
 
@@ -72,6 +73,8 @@ class _Site:
     ghosts: list[Tensor] = field(default_factory=list)
     # The rows that were sent, where they cannot change unnoticed: (reference, version).
     rows: list[tuple[weakref.ref[Tensor], int]] = field(default_factory=list)
+    # What rounding on the wire has left out.
+    memory: WireMemory | None = None
 
     def has(self, rows: Sequence[Tensor]) -> bool:
         """Whether the very same rows were sent last time, and have not been written to since."""
@@ -97,14 +100,24 @@ class Schedule:
         graph: The graph.
         policy: When to exchange.
         steps: Of the training, for policies that change in its course.
-        warmup: Steps at the beginning that exchange in any case.
+        warmup: Steps at the beginning that exchange in any case, without rounding.
+        wire: What rows are rounded to between ranks, each op's with a memory of what was left out.
+            A warm-up is exchanged as it is, and with it inputs that do not change.
     """
 
     def __init__(
-        self, graph: PartitionedGraph, policy: Policy, *, steps: int, warmup: int = 0
+        self,
+        graph: PartitionedGraph,
+        policy: Policy,
+        *,
+        steps: int,
+        warmup: int = 0,
+        wire: Wire | str | None = None,
     ) -> None:
         self.policy, self.steps, self.warmup = policy, steps, warmup
         self._exact: HaloExchange = graph.exact
+        self._rounding = graph.exact.with_wire(wire)
+        self._exchange = self._exact
         self._sites: list[_Site] = []
         self._next = 0
         self._fresh = True
@@ -119,6 +132,7 @@ class Schedule:
         )
         if self._fresh:
             self._last_fresh = step
+        self._exchange = self._exact if step < self.warmup else self._rounding
         self._next = 0
         return self._view
 
@@ -130,22 +144,33 @@ class Schedule:
     def start(self, rows: Sequence[Tensor]) -> Arriving:
         """Exchange, or take what is there; what ops call."""
         if self._next == len(self._sites):
-            self._sites.append(_Site())
+            self._sites.append(_Site(memory=self._memory()))
         site = self._sites[self._next]
         self._next += 1
         if site.has(rows) or (not self._fresh and len(site.ghosts) == len(rows)):
             return _Held(site.ghosts)
         site.rows = [(weakref.ref(x), x._version) for x in rows]
-        return _Fresh(site, self._exact.start(rows))
+        return _Fresh(site, self._exchange.start(rows, site.memory))
+
+    def _memory(self) -> WireMemory | None:
+        wire = self._rounding.wire
+        return None if wire is None else WireMemory(wire.feedback)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: the ghosts of every site, and when they were exchanged."""
-        return {"last": self._last_fresh, "sites": [site.ghosts for site in self._sites]}
+        """What a checkpoint needs: every site's ghosts and what rounding left out, and when."""
+        return {
+            "last": self._last_fresh,
+            "sites": [site.ghosts for site in self._sites],
+            "left_out": [site.memory.left if site.memory else {} for site in self._sites],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken, with the same parts."""
         self._last_fresh = state["last"]
-        self._sites = [_Site(list(ghosts)) for ghosts in state["sites"]]
+        self._sites = [_Site(list(ghosts), memory=self._memory()) for ghosts in state["sites"]]
+        for site, left in zip(self._sites, state["left_out"], strict=True):
+            if site.memory is not None:
+                site.memory.left = dict(left)
 
 
 class _Held:

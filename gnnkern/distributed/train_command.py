@@ -22,6 +22,7 @@ from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.policies import parse_policy
 from gnnkern.distributed.storage import load_manifest, load_part
 from gnnkern.distributed.training import PartTraining
+from gnnkern.distributed.wire import as_wire
 from gnnkern.memory import PeakMemory
 from gnnkern.progress import training_progress
 from gnnkern.train import (
@@ -57,6 +58,12 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
     )
     ranks.add_argument(
         "--warmup", type=int, default=5, metavar="N", help="exact epochs at first; default: 5"
+    )
+    ranks.add_argument(
+        "--wire",
+        metavar="TYPE",
+        help="round rows between ranks to bfloat16, float16 or int8; int8,bfloat16: and their "
+        "gradients; default: neither",
     )
     ranks.add_argument(
         "--timeout",
@@ -105,7 +112,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             f"torchrun --nproc-per-node {options.parts} -m gnnkern train ..."
         )
     recipe = recipe_for(options.model, {name: getattr(options, name) for name in _RECIPE})
-    policy = parse_policy(options.policy)
+    policy, wire = parse_policy(options.policy), as_wire(options.wire)
     begin = time.perf_counter()
     memory = PeakMemory("cpu")
     with memory, seeded(options.seed, torch.device("cpu")):
@@ -122,6 +129,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             num_classes=num_classes,
             policy=policy,
             warmup=options.warmup,
+            wire=wire,
             seed=options.seed,
             split=options.split,
         )
@@ -137,7 +145,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
     return TrainResult(
         data=name,
         model=options.model,
-        path=f"{world} ranks, {options.policy}",
+        path=f"{world} ranks, {options.policy}" + (f", {options.wire}" if wire else ""),
         seed=options.seed,
         split=options.split,
         metric=training.metric,
@@ -150,7 +158,12 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         peak_memory=memory.added,
         threads=torch.get_num_threads(),
         settings=asdict(recipe)
-        | {"parts": world, "policy": options.policy, "bytes_sent": by_level},
+        | {
+            "parts": world,
+            "policy": options.policy,
+            "wire": options.wire,
+            "bytes_sent": by_level,
+        },
         losses=training.losses,
         val_scores=training.val_scores,
         epoch_seconds=training.epoch_seconds,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.policies import Policy, Schedule
+from gnnkern.distributed.wire import Wire
 from gnnkern.metrics import roc_auc
 from gnnkern.nn.models import Net
 from gnnkern.progress import Epoch, Report
@@ -109,7 +110,8 @@ class PartTraining:
         num_nodes: N of the whole graph.
         num_classes: Of the whole graph.
         policy: Which steps exchange rows.
-        warmup: Steps at the beginning that exchange in any case.
+        warmup: Steps at the beginning that exchange in any case, without rounding.
+        wire: What rows are rounded to between ranks, as `Schedule` has it.
         seed: Of the dropout masks.
         split: Which of the masks' columns.
     """
@@ -126,6 +128,7 @@ class PartTraining:
         num_classes: int,
         policy: Policy,
         warmup: int = 0,
+        wire: Wire | str | None = None,
         seed: int = 0,
         split: int = 0,
     ) -> None:
@@ -138,7 +141,7 @@ class PartTraining:
         counts = graph.sum_over_ranks(counts)
         self.counts = dict(zip(self.masks, counts.tolist(), strict=True))
         self.num_nodes, self.num_classes = num_nodes, num_classes
-        self.schedule = Schedule(graph, policy, steps=recipe.epochs, warmup=warmup)
+        self.schedule = Schedule(graph, policy, steps=recipe.epochs, warmup=warmup, wire=wire)
         self.dropout = KeyedDropout(graph.owned, seed)
         if isinstance(net, Net):
             net.drop = self.dropout

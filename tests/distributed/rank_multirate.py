@@ -127,7 +127,7 @@ def period_one_is_bitwise(group):
         assert torch.equal(whole[mine.owned], out), name
 
 
-def bound_holds(group, draws):
+def bound_holds(group, draws, wires=(None,), cover=False):
     """bound >= true error, on graphs, rates, periods and predictors drawn at random."""
     worst = 0.0
     for seed in range(draws):
@@ -158,6 +158,7 @@ def bound_holds(group, draws):
             weight=weight[mine.local_edges],
             period={"host": draw(1, 6), "network": draw(1, 6)},
             predictor=("hold", "linear")[draw(0, 1)],
+            wire=wires[seed % len(wires)],
             measure=True,
             **options,
         )

@@ -27,7 +27,9 @@ def whole_rows(graph):
     return {"x": x, "y": y} | masks
 
 
-def training(group, world, model, policy, epochs, *, warmup=0, attention_dropout=0.0, how="metis"):
+def training(
+    group, world, model, policy, epochs, *, warmup=0, attention_dropout=0.0, how="metis", wire=None
+):
     graph = whole_graph("undirected")
     mine = PartitionedGraph.from_graph(graph, parts_of(graph, world, how), group)
     rows = {name: x[mine.owned] for name, x in whole_rows(graph).items()}
@@ -48,6 +50,7 @@ def training(group, world, model, policy, epochs, *, warmup=0, attention_dropout
         num_classes=CLASSES,
         policy=parse_policy(policy),
         warmup=warmup,
+        wire=wire,
         seed=4,
     )
 
@@ -148,10 +151,10 @@ def not_a_number(group, rank):
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def resumed_is_not_stopped(group, policy):
+def resumed_is_not_stopped(group, policy, wire):
     """Weights after 6 epochs: in one go, and with a stop after 3."""
     world = dist.get_world_size(group)
-    made = [training(group, world, "gat", policy, 6) for _ in range(3)]
+    made = [training(group, world, "gat", policy, 6, wire=wire) for _ in range(3)]
     whole, first, second = made
     whole.train()
     for step in range(3):

@@ -48,9 +48,11 @@ def test_a_loss_that_is_no_number_stops_all(run, four_ranks):
         assert f"of rank {culprit} is not finite in step 7" in answer.message
 
 
-@pytest.mark.parametrize("policy", ["exact", "hold:2"])
-def test_a_resumed_training_is_one_that_did_not_stop(run, policy):
-    run(rank_training.resumed_is_not_stopped, policy)
+@pytest.mark.parametrize(
+    ("policy", "wire"), [("exact", None), ("hold:2", None), ("hold:2", "int8,int8")]
+)
+def test_a_resumed_training_is_one_that_did_not_stop(run, policy, wire):
+    run(rank_training.resumed_is_not_stopped, policy, wire)
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
@@ -104,6 +106,7 @@ def test_shares_of_a_policy():
         (["--parts", "2"], "--parts 2 needs as many ranks, got 1; start them with torchrun"),
         (["--parts", "1", "--plain"], "--plain is not for a training with --parts"),
         (["--parts", "1", "--policy", "hold"], "must be exact, hold:K or anneal"),
+        (["--parts", "1", "--wire", "fp4"], "rows must be one of bfloat16, float16, int8 or None"),
     ],
 )
 def test_the_command_says_what_is_wrong(options, message, capsys):
@@ -115,5 +118,5 @@ def test_the_command_trains_from_a_folder_of_parts(tmp_path, capsys):
     folder, out = tmp_path / "parts", tmp_path / "out.json"
     assert main(["partition", "--parts", "1", "--out", str(folder)]) == 0
     command = ["train", "--parts", "1", "--data", str(folder), "--epochs", "5", "--quiet"]
-    assert main([*command, "--json", str(out)]) == 0
-    assert "GCN on digits, 1 ranks, exact" in capsys.readouterr().out
+    assert main([*command, "--wire", "bfloat16", "--json", str(out)]) == 0
+    assert "GCN on digits, 1 ranks, exact, bfloat16" in capsys.readouterr().out
