@@ -1,5 +1,6 @@
 """Graphs over several processes: partitions, exchanges of halo rows, graphs that layers take."""
 
+from gnnkern.distributed.cover import Cover
 from gnnkern.distributed.cut import LocalPart, cut
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
@@ -20,11 +21,13 @@ from gnnkern.distributed.training import (
     share_weights,
     sum_gradients,
 )
+from gnnkern.distributed.vertex_cover import with_covered_rows
 from gnnkern.distributed.window import WindowedExchange
 from gnnkern.distributed.wire import Wire
 
 __all__ = [
     "Anneal",
+    "Cover",
     "DiffusionSystem",
     "Drift",
     "Exact",
@@ -62,4 +65,5 @@ __all__ = [
     "share_weights",
     "solve_diffusion",
     "sum_gradients",
+    "with_covered_rows",
 ]

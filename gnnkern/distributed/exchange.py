@@ -68,8 +68,13 @@ class Arriving(Protocol):
 class Exchange(Protocol):
     """What brings ghosts' rows: from their owners, or from what is known of them."""
 
-    def start(self, rows: Sequence[Tensor]) -> Arriving:
-        """Begin with rows [n, ...] of tensors; between this and `finish` there is other work."""
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
+        """Begin with rows [n, ...] of tensors; between this and `finish` there is other work.
+
+        Args:
+            rows: The tensors.
+            carrier: Whose plan, where the rows are not those of the graph's nodes.
+        """
         ...
 
 
@@ -117,18 +122,27 @@ class HaloExchange:
         (ghosts,) = self.start([x]).finish()
         return ghosts
 
-    def start(self, rows: Sequence[Tensor], memory: WireMemory | None = None) -> Pending:
+    def start(
+        self,
+        rows: Sequence[Tensor],
+        memory: WireMemory | None = None,
+        *,
+        carrier: HaloExchange | None = None,
+    ) -> Pending:
         """Send rows of tensors [n, ...]; those of one dtype go in one message per pair of ranks.
 
         Args:
             rows: The tensors.
             memory: What rounding left out at this call site before, where there is a wire type.
+            carrier: Another exchange whose plan is followed, in the wire type of this one.
 
         Raises:
             ValueError: a tensor has another number of rows, or devices differ.
             PlanMismatch: the ranks' plans are not those of one partition, or their wire types
                 differ; at the first call.
         """
+        if carrier is not None:
+            return carrier.with_wire(self.wire).start(rows, memory)
         for x in rows:
             if x.dim() == 0 or x.shape[0] != self.plan.num_rows:
                 raise ValueError(

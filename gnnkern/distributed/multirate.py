@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gnnkern.distributed.cover import SPMM, Cover
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.window import Known, Period, WindowedExchange
 from gnnkern.distributed.wire import Wire
@@ -29,7 +30,8 @@ class Drift:
     Attributes:
         steps: By step, the largest distance of a row from what its receivers believed of it, with
             what a wire type rounded.
-        cut_mass: The largest sum of absolute weights of the cut edges into one node, times `mix`.
+        cut_mass: The largest sum of absolute weights of the cut edges into one node, times `mix`;
+            under a cover every sum that a node is sent counts as an edge of weight 1.
         growth: By how much a step can grow an error: the largest, over the nodes, of
             `|keep| + |mix| * sum |weight|`; 1 for diffusion with row-stochastic weights.
         bound: At least the largest error of an element of the result, but for rounding.
@@ -152,7 +154,8 @@ def propagate(
             done += free
     if not measure:
         return x, None
-    return x, _drift(view, exchange, weight, keep, mix)
+    cover = view.cover_of(SPMM, {"x": first, "weight": weight})
+    return x, _drift(view, exchange, weight, keep, mix, cover)
 
 
 def _window(
@@ -190,12 +193,16 @@ def _drift(
     weight: Tensor | None,
     keep: float,
     mix: float,
+    cover: Cover | None,
 ) -> Drift:
     size = torch.ones(graph.num_edges) if weight is None else weight.detach().abs()
     size = size.double().to(graph.device)
     src, dst = graph.edge_index
     mass = size.new_zeros(graph.num_dst).index_add(0, dst, size)
-    cut = size.new_zeros(graph.num_dst).index_add(0, dst, size * (src >= graph.num_dst))
+    if cover is None:
+        cut = size.new_zeros(graph.num_dst).index_add(0, dst, size * (src >= graph.num_dst))
+    else:
+        cut = cover.mass(size)
     # Reductions over no rows have no largest: with a zero they do.
     zero = size.new_zeros(1)
     growth = abs(keep) + abs(mix) * torch.cat([mass, zero]).max()

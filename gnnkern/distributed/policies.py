@@ -141,7 +141,7 @@ class Schedule:
         """Whether the current step exchanges."""
         return self._fresh
 
-    def start(self, rows: Sequence[Tensor]) -> Arriving:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
         """Exchange, or take what is there; what ops call."""
         if self._next == len(self._sites):
             self._sites.append(_Site(memory=self._memory()))
@@ -150,7 +150,7 @@ class Schedule:
         if site.has(rows) or (not self._fresh and len(site.ghosts) == len(rows)):
             return _Held(site.ghosts)
         site.rows = [(weakref.ref(x), x._version) for x in rows]
-        return _Fresh(site, self._exchange.start(rows, site.memory))
+        return _Fresh(site, self._exchange.start(rows, site.memory, carrier=carrier))
 
     def _memory(self) -> WireMemory | None:
         wire = self._rounding.wire

@@ -66,6 +66,11 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         "gradients; default: neither",
     )
     ranks.add_argument(
+        "--cover",
+        action="store_true",
+        help="exchange rows or sums over them for sums and means, whichever are fewer",
+    )
+    ranks.add_argument(
         "--timeout",
         type=float,
         default=600.0,
@@ -162,6 +167,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             "parts": world,
             "policy": options.policy,
             "wire": options.wire,
+            "cover": options.cover,
             "bytes_sent": by_level,
         },
         losses=training.losses,
@@ -187,7 +193,8 @@ def _part(
         if missing:
             raise ValueError(f"train: {options.data} has no {', '.join(missing)}")
         name, num_classes = manifest.extra["data"], manifest.extra["num_classes"]
-        return name, PartitionedGraph.from_part(part), rows, manifest.num_nodes, num_classes
+        graph = PartitionedGraph.from_part(part, cover=options.cover)
+        return name, graph, rows, manifest.num_nodes, num_classes
     data = load(options.data)
     check_trainable(data, options.split)
     made: list[Partition | None] = [None]
@@ -199,7 +206,7 @@ def _part(
     assert made[0] is not None
     (part,) = cut(data.graph(), made[0], ranks=range(rank, rank + 1))
     rows = {name: tensor[part.owned] for name, tensor in node_tensors_of(data).items()}
-    graph = PartitionedGraph.from_part(part)
+    graph = PartitionedGraph.from_part(part, cover=options.cover)
     return data.name, graph, rows, data.num_nodes, data.num_classes
 
 

@@ -125,8 +125,11 @@ class WindowedExchange:
         self._may_exchange = exchange
         return self
 
-    def start(self, rows: Sequence[Tensor]) -> _Step:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> _Step:
         """Exchange the links that are due; the others' rows are known already."""
+        if carrier is not None:
+            # The one that this call site has, from its first step on.
+            self.exact = carrier.with_wire(self.exact.wire)
         links = self._prepared(rows[0].device if rows else torch.device("cpu"))
         due = [part for part in links if part.received is None or self._is_due(part)]
         under_way = [(part, part.exchange.start(rows, part.memory)) for part in due]
@@ -236,7 +239,7 @@ class Ghosts:
     def __init__(self, exchange: WindowedExchange, known: list[Known], time: float) -> None:
         self._exchange, self._known, self._time = exchange, known, time
 
-    def start(self, rows: Sequence[Tensor]) -> Ghosts:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Ghosts:
         """Nothing is sent."""
         return self
 
