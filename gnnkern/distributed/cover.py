@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gnnkern.distributed.exchange import Arriving, HaloExchange
-from gnnkern.distributed.plan import HaloPlan
 from gnnkern.distributed.vertex_cover import minimum_vertex_cover
 from gnnkern.graph import Graph
 from gnnkern.ops._linear import divide_rows
@@ -92,101 +91,45 @@ class Cover:
     """
 
     def __init__(self, graph: PartitionedGraph) -> None:
-        plan, device = graph.exact.plan, graph.device
-        graph.exact.before_first(device)
-        num_rows, parts = graph.num_src, plan.hierarchy.size
-        indices = graph.indices.long().cpu()
-        row_of = torch.repeat_interleave(torch.arange(graph.num_dst), graph.in_degree.long().cpu())
-        # -- what this rank wants: ghosts in the cover, and sums
-        at = (indices >= num_rows).nonzero().squeeze(1)  # places of cut edges
-        ghost, row = indices[at] - num_rows, row_of[at]
-        owner = _ranks_of(plan.recv_splits)  # [g]
-        pair, of_pair = torch.unique(owner[ghost] * graph.num_dst + row, return_inverse=True)
-        kept, in_sums = minimum_vertex_cover(ghost, of_pair, plan.num_ghosts, len(pair))
-        summed = ~kept[ghost]  # cut edges that sums serve
-        sum_owner = torch.div(pair[in_sums], max(graph.num_dst, 1), rounding_mode="floor")  # [m]
-        sum_row = pair[in_sums] - sum_owner * graph.num_dst
-        # -- what it tells the owners, and is told itself
-        to_tell = at[summed][torch.sort(owner[ghost[summed]], stable=True).indices]
-        told_splits = torch.bincount(owner[ghost[summed]], minlength=parts)
-        first_ghost = torch.tensor([0, *plan.recv_splits]).cumsum(0)[:-1]
-        told_ghost = indices[to_tell] - num_rows
-        told = torch.stack([told_ghost - first_ghost[owner[told_ghost]], row_of[to_tell]], dim=1)
-        swap = _Swap(graph)
-        wanted = swap(kept.to(torch.uint8), plan.recv_splits, plan.send_splits).bool()  # [s]
-        heard_splits = swap(told_splits, [1] * parts, [1] * parts).tolist()
-        heard = swap(told, told_splits.tolist(), heard_splits)  # [h, 2]
-        asker = _ranks_of(heard_splits)
-        # -- what it computes and sends for others
-        first_sent = torch.tensor([0, *plan.send_splits]).cumsum(0)[:-1]
-        send_rows = plan.send_rows.cpu()
-        source = send_rows[first_sent[asker] + heard[:, 0]]
-        # Rows of a rank are told apart by as many numbers as any rank has rows.
-        most = int(heard[:, 1].max()) + 1 if len(heard) else 1
-        asked, sum_of = torch.unique(asker * most + heard[:, 1], return_inverse=True)  # [k], [h]
-        asked_by = torch.div(asked, most, rounding_mode="floor")
-        self._sums = Graph.from_edge_index(
-            torch.stack([source, sum_of]), (num_rows, len(asked))
-        ).to(device)
-        rows, place = torch.unique(send_rows[wanted], return_inverse=True)
-        self._rows = rows.to(device)
-        sent_to = torch.cat([_ranks_of(plan.send_splits)[wanted], asked_by])
-        send_order = torch.sort(sent_to, stable=True).indices
-        of_table = torch.cat([place, len(rows) + torch.arange(len(asked))])
-        # The sum of row r has the id -1 - r.
-        sent_ids = torch.cat([plan.sent[wanted], -1 - (asked - asked_by * most)])
-        # -- what it receives
-        kept_at = kept.nonzero().squeeze(1)
-        received_from = torch.cat([owner[kept_at], sum_owner])
-        recv_order = torch.sort(received_from, stable=True).indices
-        column = torch.empty_like(recv_order)
-        column[recv_order] = num_rows + torch.arange(len(recv_order))
-        covered = HaloPlan(
-            plan.rank,
-            plan.hierarchy,
-            plan.fingerprint,
-            len(rows) + len(asked),
-            of_table[send_order],
-            torch.bincount(sent_to, minlength=parts).tolist(),
-            torch.cat([plan.ghosts[kept_at], -1 - sum_row])[recv_order],
-            torch.bincount(received_from, minlength=parts).tolist(),
-            sent_ids[send_order],
+        graph.exact.before_first(graph.device)
+        wishes = _Wishes(graph)
+        duties = _Duties(graph, wishes)
+        self._sums, self._rows = duties.sums.to(graph.device), duties.rows.to(graph.device)
+        exact, plan = graph.exact, graph.exact.plan
+        covered = replace(
+            plan,
+            num_rows=len(duties.rows) + duties.sums.num_dst,
+            send_rows=duties.send_rows,
+            send_splits=duties.send_splits,
+            sent=duties.sent,
+            ghosts=wishes.ids,
+            recv_splits=wishes.splits,
         )
-        self.exchange = HaloExchange(covered, graph.exact.group, graph.traffic)
-        # -- the weights' way to the sums
-        edge_id = None if graph.edge_id is None else graph.edge_id.long().cpu()
+        # The weights of the edges that sums serve, from the sums' receivers to where these are.
         weights = replace(
-            covered,
+            plan,
             num_rows=graph.num_edges,
-            send_rows=to_tell if edge_id is None else edge_id[to_tell],
-            send_splits=told_splits.tolist(),
-            ghosts=heard[:, 1],
-            recv_splits=heard_splits,
-            sent=told[:, 1],
+            send_rows=_caller_places(graph, wishes.summed_edges),
+            send_splits=wishes.edge_splits,
+            sent=wishes.edge_rows,
+            ghosts=duties.edge_rows,
+            recv_splits=duties.edge_splits,
         )
-        self._weights = HaloExchange(weights, graph.exact.group, graph.traffic)
-        # -- the rows that wait for it
+        self.exchange = HaloExchange(covered, exact.group, graph.traffic)
+        self._weights = HaloExchange(weights, exact.group, graph.traffic)
+        self._boundary, stays = wishes.boundary(graph)
+        self._boundary = self._boundary.to(graph.device)
+        self._stays = _caller_places(graph, stays).to(graph.device)
         first, last = graph.interior_rows
-        stays = (row_of < first) | (row_of >= last)
-        stays[at[summed]] = False
-        stays_at = stays.nonzero().squeeze(1)
-        columns = torch.arange(num_rows + plan.num_ghosts)
-        columns[num_rows + kept_at] = column[: len(kept_at)]
-        ends = torch.cat([row_of[stays_at], sum_row])
-        sources = torch.cat([columns[indices[stays_at]], column[len(kept_at) :]])
-        ends = torch.where(ends < first, ends, ends - (last - first))
-        sizes = (num_rows + len(received_from), graph.num_dst - (last - first))
-        self._boundary = Graph.from_edge_index(torch.stack([sources, ends]), sizes).to(device)
-        self._stays = (stays_at if edge_id is None else edge_id[stays_at]).to(device)
-        self._num_sums = len(sum_row)
-        # By row of the graph: what its sum changes by, if every row that arrives changes by one.
-        by_rows = at[~summed] if edge_id is None else edge_id[at[~summed]]
-        self._cut = (by_rows.to(device), row[~summed].to(device))
-        self._num_dst = graph.num_dst
-        self._sum_row = sum_row.to(device)
         self._degree = torch.cat([graph.in_degree[:first], graph.in_degree[last:]])
+        # Edges whose sources are sent as they are, their rows, and the rows that are sent sums.
+        of_rows = (_caller_places(graph, wishes.kept_edges), wishes.kept_edge_rows)
+        self._cut = [x.to(graph.device) for x in (*of_rows, wishes.sum_rows)]
+        self._num_dst = graph.num_dst
         self._known = _Remembered()
-        counts = torch.tensor([len(sent_to), plan.num_sent, len(heard)], device=device)
+        counts = torch.tensor(
+            [len(duties.sent), plan.num_sent, len(duties.edge_rows)], device=graph.device
+        )
         self.rows, self.plain_rows, self.edges = graph.sum_over_ranks(counts).tolist()
 
     def __repr__(self) -> str:
@@ -217,7 +160,7 @@ class Cover:
         """The rows that wait for an exchange, of what it brought, [g', ...]."""
         weight = arguments.get("weight")
         if weight is not None:
-            ones = weight.new_ones(self._num_sums, *weight.shape[1:])
+            ones = weight.new_ones(len(self._cut[2]), *weight.shape[1:])
             weight = torch.cat([weight.index_select(0, self._stays), ones])
         given = {"x": torch.cat([arguments["x"], ghosts]), "weight": weight, "reduce": "sum"}
         total: Tensor = SPMM(self._boundary, **(arguments | given))
@@ -231,24 +174,132 @@ class Cover:
         Args:
             size: Absolute weights of the graph's edges.
         """
-        edges, rows = self._cut
+        edges, rows, sum_rows = self._cut
         mass = size.new_zeros(self._num_dst).index_add(0, rows, size[edges])
-        return mass.index_add(0, self._sum_row, size.new_ones(self._num_sums))
+        return mass.index_add(0, sum_rows, size.new_ones(len(sum_rows)))
 
 
-class _Swap:
-    """Rows of a tensor for every rank against theirs, where a group is there."""
+class _Wishes:
+    """What a rank is to be sent, which it finds from its own edges; all on the CPU.
+
+    Attributes:
+        kept: bool [g] ghosts that are sent as they are.
+        kept_edges: [e] places in the CSR arrays of the cut edges that these serve.
+        kept_edge_rows: [e] their rows.
+        summed_edges: [h] places of the cut edges that sums serve, by the sources' owner.
+        edge_sources: [h] the edge's ghost, counted among those of its owner.
+        edge_rows: [h] its row.
+        edge_splits: [P] of these edges.
+        sum_rows: [m] the row of each sum, by owner.
+        ids: [g'] of what is received, by owner, rows before sums; the sum of row r is -1 - r.
+        splits: [P] of what is received.
+    """
 
     def __init__(self, graph: PartitionedGraph) -> None:
-        self._exchange, self._device = graph.exact, graph.device
+        plan, parts = graph.exact.plan, graph.exact.plan.hierarchy.size
+        self._indices = graph.indices.long().cpu()
+        rows = torch.arange(graph.num_dst)
+        self._row_of = torch.repeat_interleave(rows, graph.in_degree.long().cpu())
+        cut = (self._indices >= graph.num_src).nonzero().squeeze(1)
+        ghost, row = self._indices[cut] - graph.num_src, self._row_of[cut]
+        owner = _ranks_of(plan.recv_splits)  # [g]
+        pairs, pair = torch.unique(owner[ghost] * graph.num_dst + row, return_inverse=True)
+        self.kept, in_sums = minimum_vertex_cover(ghost, pair, plan.num_ghosts, len(pairs))
+        by_row = self.kept[ghost]
+        self.kept_edges, self.kept_edge_rows = cut[by_row], row[by_row]
+        cut, ghost, row = cut[~by_row], ghost[~by_row], row[~by_row]
+        order = torch.sort(owner[ghost], stable=True).indices
+        self.summed_edges, self.edge_rows = cut[order], row[order]
+        self.edge_splits = torch.bincount(owner[ghost], minlength=parts).tolist()
+        before = torch.tensor([0, *plan.recv_splits]).cumsum(0)
+        self.edge_sources = ghost[order] - before[owner[ghost[order]]]
+        sum_owner = torch.div(pairs[in_sums], max(graph.num_dst, 1), rounding_mode="floor")
+        self.sum_rows = pairs[in_sums] - sum_owner * graph.num_dst
+        ids = torch.cat([plan.ghosts[self.kept], -1 - self.sum_rows])
+        order, self.splits = _by_rank(torch.cat([owner[self.kept], sum_owner]), parts)
+        self.ids = ids[order]
+        self._place = torch.empty_like(order)  # [g'] among what is received
+        self._place[order] = torch.arange(len(order))
 
-    def __call__(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-        if self._exchange.is_alone:
-            return rows
-        rows = rows.contiguous().to(self._device)
-        out = rows.new_empty(sum(received), *rows.shape[1:])
-        dist.all_to_all_single(out, rows, received, sent, group=self._exchange.group)
-        return out.cpu()
+    def boundary(self, graph: PartitionedGraph) -> tuple[Graph, Tensor]:
+        """The rows that wait, over [owned | received], and the places of their own edges.
+
+        The edges are those of `graph` that stay, then one from each sum.
+        """
+        first, last = graph.interior_rows
+        stays = (self._row_of < first) | (self._row_of >= last)
+        stays[self.summed_edges] = False
+        places = stays.nonzero().squeeze(1)
+        columns = torch.arange(graph.num_src + len(self.kept))
+        arrived, sums = self._place.tensor_split([len(self._place) - len(self.sum_rows)])
+        columns[graph.num_src :][self.kept] = graph.num_src + arrived
+        sources = torch.cat([columns[self._indices[places]], graph.num_src + sums])
+        rows = torch.cat([self._row_of[places], self.sum_rows])
+        rows = torch.where(rows < first, rows, rows - (last - first))
+        sizes = (graph.num_src + len(self._place), graph.num_dst - (last - first))
+        return Graph.from_edge_index(torch.stack([sources, rows]), sizes), places
+
+
+class _Duties:
+    """What a rank is to send, which the receivers tell it; all on the CPU.
+
+    Attributes:
+        sums: The sums, over the owned rows: its edges are those of all receivers, in their order.
+        rows: [f] owned rows that somebody is sent as they are.
+        send_rows: [s'] of the table [rows | sums], by receiver.
+        send_splits: [P] of these.
+        sent: [s'] ids, as the receivers have them.
+        edge_rows: [h] the receiver's row of each edge of `sums`.
+        edge_splits: [P] of these edges.
+    """
+
+    def __init__(self, graph: PartitionedGraph, wishes: _Wishes) -> None:
+        plan, parts = graph.exact.plan, graph.exact.plan.hierarchy.size
+        kept = wishes.kept.to(torch.uint8)
+        kept = _swapped(graph, kept, plan.recv_splits, plan.send_splits).bool()  # [s]
+        splits = torch.tensor(wishes.edge_splits)
+        self.edge_splits = _swapped(graph, splits, [1] * parts, [1] * parts).tolist()
+        told = torch.stack([wishes.edge_sources, wishes.edge_rows], dim=1)
+        told = _swapped(graph, told, wishes.edge_splits, self.edge_splits)
+        self.edge_rows = told[:, 1]
+        receiver = _ranks_of(self.edge_splits)
+        before = torch.tensor([0, *plan.send_splits]).cumsum(0)
+        send_rows = plan.send_rows.cpu()
+        source = send_rows[before[receiver] + told[:, 0]]
+        # Above every row of any receiver.
+        most = 1 + int(torch.nn.functional.pad(self.edge_rows, (1, 0)).max())
+        sums, of_edge = torch.unique(receiver * most + self.edge_rows, return_inverse=True)
+        sum_receiver = torch.div(sums, most, rounding_mode="floor")
+        sizes = (graph.num_src, len(sums))
+        self.sums = Graph.from_edge_index(torch.stack([source, of_edge]), sizes)
+        self.rows, place = torch.unique(send_rows[kept], return_inverse=True)
+        sent_to = torch.cat([_ranks_of(plan.send_splits)[kept], sum_receiver])
+        order, self.send_splits = _by_rank(sent_to, parts)
+        places = torch.cat([place, len(self.rows) + torch.arange(len(sums))])
+        self.send_rows = places[order]
+        ids = torch.cat([plan.sent[kept], -1 - (sums - sum_receiver * most)])
+        self.sent = ids[order]
+
+
+def _swapped(graph: PartitionedGraph, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+    """Rows for every rank against theirs for this one."""
+    if graph.exact.is_alone:
+        return rows
+    rows = rows.contiguous().to(graph.device)
+    out = rows.new_empty(sum(received), *rows.shape[1:])
+    dist.all_to_all_single(out, rows, received, sent, group=graph.exact.group)
+    return out.cpu()
+
+
+def _by_rank(rank: Tensor, parts: int) -> tuple[Tensor, list[int]]:
+    """The order by rank of things of each, and how many each has."""
+    splits: list[int] = torch.bincount(rank, minlength=parts).tolist()
+    return torch.sort(rank, stable=True).indices, splits
+
+
+def _caller_places(graph: PartitionedGraph, places: Tensor) -> Tensor:
+    """Where edges at some places of the CSR arrays stand in the caller's order."""
+    return places if graph.edge_id is None else graph.edge_id.long().cpu()[places]
 
 
 class _Remembered:

@@ -273,13 +273,16 @@ class PartitionedGraph(Graph):
         if device.type == self.device.type and device.index in (None, self.device.index):
             return self
         exchange = HaloExchange(self.exact.plan.to(device), self.exact.group, self.traffic)
-        return self._like(
+        moved = self._like(
             self.indptr.to(device),
             self.indices.to(device),
             None if self.edge_id is None else self.edge_id.to(device),
             exchange,
             self.local_edges,
         )
+        if isinstance(self.exchange, HaloExchange) and self.exchange.wire is not None:
+            return moved.with_wire(self.exchange.wire)
+        return moved
 
     def __repr__(self) -> str:
         """Whose rows, how many, and how many come from others."""
