@@ -138,6 +138,13 @@ def windows_are_those_of_rows(group):
             results.append((out.detach(), my_x.grad))
         for one, other in zip(*results, strict=True):
             assert_near(one, other, 1e-12, options)
+    # The bound's mass is what ones from everybody do to rows of zeros.
+    cover, (first, last) = mine.cover, mine.interior_rows
+    ones = x.new_ones(cover.exchange.plan.num_ghosts, 1)
+    change = cover.boundary({"x": x.new_zeros(mine.num_src, 1), "weight": weight}, ones).squeeze(1)
+    mass = cover.mass(weight)
+    assert_near(change, torch.cat([mass[:first], mass[last:]]), 1e-12, "mass")
+    assert not mass[first:last].any()
 
 
 def part_from_disk(group, folder):
