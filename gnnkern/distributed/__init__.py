@@ -1,5 +1,6 @@
 """Graphs over several processes: partitions, exchanges of halo rows, graphs that layers take."""
 
+from gnnkern.distributed.cover import Cover
 from gnnkern.distributed.cut import LocalPart, cut
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
@@ -33,10 +34,13 @@ from gnnkern.distributed.training import (
     share_weights,
     sum_gradients,
 )
+from gnnkern.distributed.vertex_cover import with_covered_rows
 from gnnkern.distributed.window import WindowedExchange
+from gnnkern.distributed.wire import Wire
 
 __all__ = [
     "Anneal",
+    "Cover",
     "Deviation",
     "DiffusionSystem",
     "Drift",
@@ -68,6 +72,7 @@ __all__ = [
     "StepRecord",
     "Traffic",
     "WindowedExchange",
+    "Wire",
     "by_link",
     "cut",
     "load_manifest",
@@ -82,4 +87,5 @@ __all__ = [
     "solve_diffusion",
     "sum_gradients",
     "summary",
+    "with_covered_rows",
 ]

@@ -11,7 +11,14 @@ from torch import Tensor
 from gnnkern import _native
 from gnnkern.graph import Graph
 
-__all__ = ["Adjacency", "edge_blocks", "is_symmetric", "simple_adjacency", "subgraph"]
+__all__ = [
+    "Adjacency",
+    "edge_blocks",
+    "is_symmetric",
+    "row_positions",
+    "simple_adjacency",
+    "subgraph",
+]
 
 # Edges per block: what is made of one is tens of megabytes.
 _BLOCK_EDGES = 1 << 22
@@ -35,6 +42,15 @@ def edge_blocks(graph: Graph, block: int = _BLOCK_EDGES) -> Iterator[tuple[Tenso
             dst = torch.repeat_interleave(rows, degree, output_size=end - begin)
             yield graph.indices[begin:end].long(), dst
         row = last
+
+
+def row_positions(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the edges of some rows stand in a CSR matrix: indptr int64 [n + 1], positions [e]."""
+    begin = indptr.long()[rows]
+    degree = indptr.long()[rows + 1] - begin
+    of_rows = torch.nn.functional.pad(degree.cumsum(0), (1, 0))
+    shift = torch.repeat_interleave(begin - of_rows[:-1], degree)
+    return of_rows, torch.arange(len(shift)) + shift
 
 
 def is_symmetric(graph: Graph) -> bool:

@@ -21,6 +21,7 @@ from gnnkern.distributed.hierarchy import LEVELS
 from gnnkern.distributed.methods import METHODS
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.storage import Manifest, save_parts
+from gnnkern.distributed.vertex_cover import with_covered_rows
 from gnnkern.progress import step_progress
 
 __all__ = ["add_partition", "node_tensors_of"]
@@ -66,6 +67,11 @@ def add_partition(commands: Any, data_help: str) -> None:
     parser.add_argument(
         "--reverse", action="store_true", help="keep the out-edges too (directed graphs)"
     )
+    parser.add_argument(
+        "--cover",
+        action="store_true",
+        help="count as well the rows that sums and means exchange under a vertex cover",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_run)
@@ -99,6 +105,8 @@ def _run(options: argparse.Namespace) -> None:
             seed=options.seed,
             report=say,
         )
+        if options.cover:
+            parts = with_covered_rows(graph, parts)
         manifest = save_parts(
             options.out,
             cut(graph, parts, reverse=options.reverse),
@@ -135,9 +143,10 @@ def _print(parts: Partition, manifest: Manifest, console: Console) -> None:
     for level in LEVELS:
         rows, edges = quality.ghosts[level], quality.cut_edges[level]
         if edges:
-            console.print(
-                f"{level:>8}: {rows:,} rows per exchange, for {edges:,} edges", highlight=False
-            )
+            text = f"{level:>8}: {rows:,} rows per exchange, for {edges:,} edges"
+            if quality.cover is not None:
+                text += f"; {quality.cover[level]:,} under a cover"
+            console.print(text, highlight=False)
 
 
 def _counts(text: str) -> tuple[int, ...]:

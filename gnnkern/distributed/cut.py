@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gnnkern.distributed.adjacency import row_positions
 from gnnkern.distributed.hierarchy import Hierarchy
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.quality import halo_pairs
@@ -145,7 +146,7 @@ def _ordered(
     owned = (part == rank).nonzero().squeeze(1)
     is_ghost = torch.zeros(graph.num_dst, dtype=torch.bool)
     is_ghost[ghosts] = True
-    indptr, position = _positions(graph, owned)
+    indptr, position = row_positions(graph.indptr, owned)
     hit = torch.nn.functional.pad(is_ghost[graph.indices[position].long()].cumsum(0), (1, 0))
     needs = hit[indptr[1:]] > hit[indptr[:-1]]
     is_sent = torch.zeros(graph.num_dst, dtype=torch.bool)
@@ -155,15 +156,6 @@ def _ordered(
     group = torch.where(needs, 2 + is_sent.long(), 1 - is_sent.long())
     order = torch.sort(group, stable=True).indices
     return owned[order], torch.bincount(group, minlength=4).tolist()
-
-
-def _positions(graph: Graph, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the edges of some rows stand in a CSR matrix: indptr [n + 1], positions [e]."""
-    begin = graph.indptr.long()[rows]
-    degree = graph.indptr.long()[rows + 1] - begin
-    indptr = torch.nn.functional.pad(degree.cumsum(0), (1, 0))
-    shift = torch.repeat_interleave(begin - indptr[:-1], degree)
-    return indptr, torch.arange(len(shift)) + shift
 
 
 def _edges(
@@ -177,7 +169,7 @@ def _edges(
     ghosts, ghost_splits = pairs.ghosts(rank)
     sent, send_splits = pairs.sent(rank)
     number[ghosts] = len(owned) + torch.arange(len(ghosts))
-    indptr, position = _positions(graph, owned)
+    indptr, position = row_positions(graph.indptr, owned)
     indices = number[graph.indices[position].long()]
     send_rows = number[sent]
     number[ghosts] = -1

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gnnkern.distributed.hierarchy import LEVELS
 from gnnkern.distributed.plan import HaloPlan
+from gnnkern.distributed.wire import Codec, Wire, WireMemory, as_wire
 from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
 
@@ -82,8 +83,13 @@ class Arriving(Protocol):
 class Exchange(Protocol):
     """What brings ghosts' rows: from their owners, or from what is known of them."""
 
-    def start(self, rows: Sequence[Tensor]) -> Arriving:
-        """Begin with rows [n, ...] of tensors; between this and `finish` there is other work."""
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
+        """Begin with rows [n, ...] of tensors; between this and `finish` there is other work.
+
+        Args:
+            rows: The tensors.
+            carrier: Whose plan, where the rows are not those of the graph's nodes.
+        """
         ...
 
 
@@ -103,9 +109,12 @@ class HaloExchange:
         group: The process group; by default the one of `torch.distributed`. Without one (a single
             process, no `init_process_group`) the plan must be that of one part.
         traffic: Where to count; by default a count of its own.
+        wire: What rows, and gradients on their way back, are rounded to (`Wire`); by default they
+            travel as they are. The same on every rank, which the first exchange compares.
 
-    Numerics: rows arrive bit for bit. Gradients that return to one row are summed by receiver, in
-    the order of ranks, and repeat bit for bit.
+    Numerics: without a wire type rows arrive bit for bit. Gradients that return to one row are
+    summed by receiver, in the order of ranks, and repeat bit for bit. The gradient is that of an
+    exchange that does not round.
     """
 
     def __init__(
@@ -113,25 +122,42 @@ class HaloExchange:
         plan: HaloPlan,
         group: dist.ProcessGroup | None = None,
         traffic: Traffic | None = None,
+        wire: Wire | str | None = None,
     ) -> None:
         self.plan = plan
         self.group = group
         self.traffic = Traffic() if traffic is None else traffic
+        self.wire = as_wire(wire)
         self.checked = False
         self._gather: Graph | None = None
+        self._by_wire: dict[Wire | None, HaloExchange] = {self.wire: self}
 
     def __call__(self, x: Tensor) -> Tensor:  # [n, ...] -> [g, ...]
         """The ghosts' rows."""
         (ghosts,) = self.start([x]).finish()
         return ghosts
 
-    def start(self, rows: Sequence[Tensor]) -> Pending:
+    def start(
+        self,
+        rows: Sequence[Tensor],
+        memory: WireMemory | None = None,
+        *,
+        carrier: HaloExchange | None = None,
+    ) -> Pending:
         """Send rows of tensors [n, ...]; those of one dtype go in one message per pair of ranks.
+
+        Args:
+            rows: The tensors.
+            memory: What rounding left out at this call site before, where there is a wire type.
+            carrier: Another exchange whose plan is followed, in the wire type of this one.
 
         Raises:
             ValueError: a tensor has another number of rows, or devices differ.
-            PlanMismatch: the ranks' plans are not those of one partition; at the first call.
+            PlanMismatch: the ranks' plans are not those of one partition, or their wire types
+                differ; at the first call.
         """
+        if carrier is not None:
+            return carrier.with_wire(self.wire).start(rows, memory)
         for x in rows:
             if x.dim() == 0 or x.shape[0] != self.plan.num_rows:
                 raise ValueError(
@@ -145,7 +171,16 @@ class HaloExchange:
                 )
         if rows:
             self.before_first(rows[0].device)
-        return Pending(self, rows)
+        return Pending(self, rows, memory)
+
+    def with_wire(self, wire: Wire | str | None) -> HaloExchange:
+        """The exchange of the same rows in another wire type, always the same object for one."""
+        wire = as_wire(wire)
+        made = self._by_wire.get(wire)
+        if made is None:
+            made = self._by_wire[wire] = HaloExchange(self.plan, self.group, self.traffic, wire)
+            made._by_wire = self._by_wire
+        return made
 
     def over(self, levels: Sequence[str]) -> tuple[HaloExchange, Tensor]:
         """The exchange over links of some kinds alone, and the places of its ghosts among all."""
@@ -163,13 +198,14 @@ class HaloExchange:
         """
         other = copy.copy(self)
         other.plan, other._gather = plan, None
+        other._by_wire = {other.wire: other}
         other.traffic = self.traffic if traffic is None else traffic
         return other
 
     def transposed(self, received: Tensor) -> Tensor:  # [g, ...] -> [n, ...]
         """Send values of ghosts to their owners, who sum them: what the backward does."""
         self.before_first(received.device)
-        call = _Call(self)
+        call = _Call(self, [math.prod(received.shape[1:])], received.dtype)
         call.begin_reverse(_flat(received))
         return call.end_reverse().view(self.plan.num_rows, *received.shape[1:])
 
@@ -185,7 +221,7 @@ class HaloExchange:
                     "torch.distributed has no process group; call init_process_group first"
                 )
         else:
-            self.plan.check(self.group, device)
+            self.plan.check(self.group, device, repr(self.wire))
         self.checked = True
 
     @property
@@ -207,10 +243,20 @@ def _flat(x: Tensor) -> Tensor:  # [rows, ...] -> [rows, W]
 
 
 class _Call:
-    """One exchange under way, and the exchange of its gradient."""
+    """One exchange of tensors of one dtype under way, and the exchange of its gradient."""
 
-    def __init__(self, exchange: HaloExchange) -> None:
+    def __init__(
+        self,
+        exchange: HaloExchange,
+        widths: Sequence[int],
+        dtype: torch.dtype,
+        memory: WireMemory | None = None,
+    ) -> None:
         self.exchange = exchange
+        wire = exchange.wire or Wire()
+        self._codec = Codec(wire.rows, dtype, widths)
+        self._back = Codec(wire.gradient, dtype, widths)
+        self._memory = memory
         self._work: Any = None
         # What the collective reads and writes lives at least as long as it runs.
         self._buffers: tuple[Tensor, ...] = ()
@@ -242,18 +288,24 @@ class _Call:
     def begin(self, rows: Sequence[Tensor]) -> Tensor:  # [g, W], in flight
         plan = self.exchange.plan
         picked = [_flat(x.index_select(0, plan.send_rows)) for x in rows]
-        sent = picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
-        return self._begin(sent.contiguous(), plan.send_splits, plan.recv_splits, "exchange")
+        site = ("rows", picked[0].dtype)
+        sent = self._codec.encode(picked, self._memory, site)
+        received = self._begin(sent, plan.send_splits, plan.recv_splits, "exchange")
+        if self._codec.is_exact:
+            return received
+        # What arrives is decoded at the end; until then its shape alone is needed.
+        return picked[0].new_empty(1).expand(plan.num_ghosts, sum(self._codec.widths))
 
     def end(self) -> Tensor:  # [g, W]
-        return self._end("exchange")
+        return self._codec.decode(self._end("exchange"))
 
     def begin_reverse(self, grad: Tensor) -> None:  # [g, W]
         plan = self.exchange.plan
-        self._begin(grad.contiguous(), plan.recv_splits, plan.send_splits, "gradient")
+        sent = self._back.encode(self._back.split(grad), self._memory, ("gradient", grad.dtype))
+        self._begin(sent, plan.recv_splits, plan.send_splits, "gradient")
 
     def end_reverse(self) -> Tensor:  # [n, W]
-        received = self._end("gradient")
+        received = self._back.decode(self._end("gradient"))
         return spmm(self.exchange.gather_graph(), received)
 
 
@@ -282,8 +334,8 @@ class _Finish(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, token: Tensor) -> Tensor:
         ctx.call = call
-        call.end()
-        return token.detach()
+        # Without a wire type this is the memory of the token.
+        return call.end().detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -295,12 +347,17 @@ class _Finish(torch.autograd.Function):
 class Pending:
     """Rows under way to this rank."""
 
-    def __init__(self, exchange: HaloExchange, rows: Sequence[Tensor]) -> None:
+    def __init__(
+        self, exchange: HaloExchange, rows: Sequence[Tensor], memory: WireMemory | None = None
+    ) -> None:
         self._shapes = [x.shape[1:] for x in rows]
         by_dtype: dict[torch.dtype, list[int]] = {}
         for place, x in enumerate(rows):
             by_dtype.setdefault(x.dtype, []).append(place)
-        self._calls = [(_Call(exchange), places) for places in by_dtype.values()]
+        self._calls = [
+            (_Call(exchange, [math.prod(self._shapes[k]) for k in places], dtype, memory), places)
+            for dtype, places in by_dtype.items()
+        ]
         self._tokens: list[Tensor] = [
             _Start.apply(call, *(rows[place] for place in places)) for call, places in self._calls
         ]

@@ -10,10 +10,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gnnkern._native import Csr
+from gnnkern.distributed.anchor import anchored
+from gnnkern.distributed.cover import Cover, Covering
 from gnnkern.distributed.cut import Edges, LocalPart, cut
 from gnnkern.distributed.exchange import Exchange, HaloExchange, Traffic
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.plan import HaloPlan
+from gnnkern.distributed.wire import Wire
 from gnnkern.graph import Graph
 
 __all__ = ["PartitionedGraph"]
@@ -53,6 +56,7 @@ class PartitionedGraph(Graph):
 
     __slots__ = (
         "_boundary",
+        "_covering",
         "_interior",
         "exact",
         "exchange",
@@ -98,6 +102,7 @@ class PartitionedGraph(Graph):
         self._plan = torch.empty(0, dtype=torch.int64)
         self._max_degree = max(self._interior.max_degree, self._boundary.max_degree)
         self._reverse = None
+        self._covering: Covering | None = None
         self._cache: dict[str, Any] = {}
 
     # -- constructors ------------------------------------------------------------------------------
@@ -108,6 +113,7 @@ class PartitionedGraph(Graph):
         part: LocalPart,
         group: dist.ProcessGroup | None = None,
         *,
+        cover: bool = False,
         traffic: Traffic | None = None,
     ) -> PartitionedGraph:
         """Build from what a rank holds of a partition: `cut(...)`, or `load_part` of a folder.
@@ -115,12 +121,15 @@ class PartitionedGraph(Graph):
         Args:
             part: The rank's part.
             group: The process group whose ranks hold the other parts; by default all ranks.
+            cover: Whether sums and means exchange a minimum vertex cover of the cut edges, rows
+                or sums over them, in place of all rows (`Cover`); needs scipy. Sums are then added
+                in another order than in one process. Other ops exchange rows all the same.
             traffic: Where to count what is sent; by default a count of its own.
         """
         traffic = Traffic() if traffic is None else traffic
-        graph = cls._of_edges(part, part.forward, group, traffic)
+        graph = cls._of_edges(part, part.forward, group, traffic, cover)
         if part.backward is not None:
-            graph._reverse = cls._of_edges(part, part.backward, group, traffic)
+            graph._reverse = cls._of_edges(part, part.backward, group, traffic, cover)
             graph._reverse._reverse = graph
         return graph
 
@@ -132,6 +141,7 @@ class PartitionedGraph(Graph):
         group: dist.ProcessGroup | None = None,
         *,
         reverse: bool = False,
+        cover: bool = False,
         traffic: Traffic | None = None,
     ) -> PartitionedGraph:
         """Cut this rank's part out of the whole graph, which every rank has.
@@ -141,6 +151,7 @@ class PartitionedGraph(Graph):
             partition: The same on every rank.
             group: As in `from_part`.
             reverse: Whether `.reverse` will be asked for.
+            cover: As in `from_part`.
             traffic: As in `from_part`.
         """
         there = dist.is_available() and dist.is_initialized()
@@ -151,7 +162,7 @@ class PartitionedGraph(Graph):
                 f"{partition.num_parts} parts"
             )
         (part,) = cut(graph, partition, reverse=reverse, ranks=range(rank, rank + 1))
-        return cls.from_part(part, group, traffic=traffic)
+        return cls.from_part(part, group, cover=cover, traffic=traffic)
 
     @classmethod
     def _of_edges(
@@ -160,11 +171,12 @@ class PartitionedGraph(Graph):
         edges: Edges,
         group: dist.ProcessGroup | None,
         traffic: Traffic,
+        cover: bool,
     ) -> PartitionedGraph:
         columns = len(part.owned) + len(edges.ghosts)
         most = max(columns, len(edges.indices))
         dtype = torch.int32 if most < 2**31 - 1 else torch.int64
-        return cls(
+        graph = cls(
             edges.indptr.to(dtype),
             edges.indices.to(dtype),
             None,
@@ -173,6 +185,9 @@ class PartitionedGraph(Graph):
             HaloExchange(HaloPlan.of(part, edges), group, traffic),
             edges.edge_id,
         )
+        if cover:
+            graph._covering = Covering()
+        return graph
 
     # -- what it holds -----------------------------------------------------------------------------
 
@@ -216,6 +231,15 @@ class PartitionedGraph(Graph):
             )
         return self._reverse
 
+    @property
+    def cover(self) -> Cover | None:
+        """What sums and means exchange, where a cover was asked for; all ranks ask at once."""
+        return None if self._covering is None else self._covering.of(self)
+
+    def cover_of(self, op: Callable[..., Any], arguments: dict[str, Any]) -> Cover | None:
+        """The cover, where there is one and it serves a call; all ranks ask at once."""
+        return None if self._covering is None else self._covering.serving(self, op, arguments)
+
     def with_exchange(self, exchange: Exchange) -> PartitionedGraph:
         """The same edges, whose ops ask something else for the ghosts' rows; nothing is copied.
 
@@ -229,6 +253,14 @@ class PartitionedGraph(Graph):
         view._cache = {}
         return view
 
+    def with_wire(self, wire: Wire | str | None) -> PartitionedGraph:
+        """The same edges, whose ops round rows to a type on their way between ranks (`Wire`).
+
+        Every exchange rounds anew: `Schedule` and `propagate`, which know their call sites, take a
+        wire type of their own, and add what was left out to the next rows.
+        """
+        return self.with_exchange(self.exact.with_wire(wire))
+
     def prepare(self, backward: bool = True) -> Graph:
         """Compute now what a forward, and with `backward` a gradient, will ask for."""
         self._interior.prepare(backward)
@@ -241,13 +273,16 @@ class PartitionedGraph(Graph):
         if device.type == self.device.type and device.index in (None, self.device.index):
             return self
         exchange = HaloExchange(self.exact.plan.to(device), self.exact.group, self.traffic)
-        return self._like(
+        moved = self._like(
             self.indptr.to(device),
             self.indices.to(device),
             None if self.edge_id is None else self.edge_id.to(device),
             exchange,
             self.local_edges,
         )
+        if isinstance(self.exchange, HaloExchange) and self.exchange.wire is not None:
+            return moved.with_wire(self.exchange.wire)
+        return moved
 
     def __repr__(self) -> str:
         """Whose rows, how many, and how many come from others."""
@@ -277,7 +312,12 @@ class PartitionedGraph(Graph):
             name: place for name, place in places.items() if isinstance(arguments.get(name), Tensor)
         }
         sources = [name for name, place in here.items() if place == "src"]
-        pending = self.exchange.start([arguments[name] for name in sources]) if sources else None
+        cover = self.cover_of(op, arguments)
+        pending = None
+        if cover is not None:
+            pending = cover.start(self, arguments)
+        elif sources:
+            pending = self.exchange.start([arguments[name] for name in sources])
         first, last = self.interior_rows
         inner = outer = None
         self.traffic.note("interior")
@@ -286,7 +326,9 @@ class PartitionedGraph(Graph):
             inner = op(self._interior, **(arguments | inside))
         ghosts = dict(zip(sources, [] if pending is None else pending.finish(), strict=True))
         self.traffic.note("boundary")
-        if last - first < self.num_dst:
+        if last - first < self.num_dst and cover is not None:
+            outer = cover.boundary(arguments, ghosts["x"])
+        elif last - first < self.num_dst:
             outside = {name: self._outside(arguments[name], place) for name, place in here.items()}
             for name in sources:
                 outside[name] = torch.cat([arguments[name], ghosts[name]])
@@ -294,7 +336,7 @@ class PartitionedGraph(Graph):
         out = self._join(inner, outer, result)
         wanted = any(x.requires_grad for x in ghosts.values())
         if wanted and not (isinstance(outer, Tensor) and outer.requires_grad):
-            out = _Anchor.apply(out, *ghosts.values())
+            out = anchored(out, ghosts.values())
         return out
 
     def _check(self, op: str, arguments: dict[str, Any], places: dict[str, str]) -> None:
@@ -381,9 +423,12 @@ class PartitionedGraph(Graph):
         exchange: HaloExchange,
         local_edges: Tensor | None,
     ) -> PartitionedGraph:
-        return PartitionedGraph(
+        graph = PartitionedGraph(
             indptr, indices, edge_id, self.owned, self.interior_rows, exchange, local_edges
         )
+        if self._covering is not None:
+            graph._covering = Covering()
+        return graph
 
     # -- between ranks -----------------------------------------------------------------------------
 
@@ -401,21 +446,3 @@ class PartitionedGraph(Graph):
         if not self.exact.is_alone:
             dist.all_reduce(x, group=self.exact.group)
         return x
-
-
-class _Anchor(torch.autograd.Function):
-    """A result that does not depend on ghosts, tied to their exchange, so that it has a backward.
-
-    Other ranks have one, and would wait.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, *ghosts: Tensor) -> Tensor:
-        ctx.shapes = [(x.shape, x.dtype, x.device) for x in ghosts]
-        # The same memory, and no view: what follows may write over it.
-        return out.detach()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        zeros = [torch.zeros(shape, dtype=dt, device=dev) for shape, dt, dev in ctx.shapes]
-        return grad, *zeros

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gnnkern.distributed.exchange import Arriving
+from gnnkern.distributed.exchange import Arriving, HaloExchange
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
 from gnnkern.distributed.links import divided, joined
@@ -15,6 +15,7 @@ from gnnkern.distributed.policies import Exact, Periodic, Policy
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.schedule import Schedule
 from gnnkern.distributed.window import Period, check_period
+from gnnkern.distributed.wire import Wire
 
 __all__ = ["LinkSchedule", "by_link", "parse_period", "schedule_for"]
 
@@ -86,7 +87,8 @@ class LinkSchedule:
         policies: By kind of link ("device", "host", "network"); kinds left out exchange at every
             step.
         steps: Of the training, for policies that change in its course.
-        warmup: Steps at the beginning at which all links exchange.
+        warmup: Steps at the beginning at which all links exchange, without rounding.
+        wire: What rows are rounded to between ranks, as in `Schedule`.
         measure: Whether `record` has the drift, as in `Schedule`.
 
     Raises:
@@ -101,6 +103,7 @@ class LinkSchedule:
         *,
         steps: int,
         warmup: int = 0,
+        wire: Wire | str | None = None,
         measure: bool = False,
     ) -> None:
         unknown = sorted(set(policies) - set(LEVELS))
@@ -112,10 +115,13 @@ class LinkSchedule:
         present = graph.exact.plan.hierarchy.levels
         self.policies = {level: policies.get(level, Exact()) for level in present}
         links = divided(graph.exact, self.policies) or [(Exact(), graph.exact, None)]
+        options: dict[str, Any] = {"steps": steps, "warmup": warmup, "wire": wire}
         self._schedules = [
-            Schedule(graph, policy, steps=steps, warmup=warmup, measure=measure, links=exchange)
+            Schedule(graph, policy, measure=measure, links=exchange, **options)
             for policy, exchange, _ in links
         ]
+        # Of exchanges that sites have of their own: one for each schedule, and places.
+        self._divided: dict[HaloExchange, list[tuple[HaloExchange, Tensor | None]]] = {}
         self._places = [places for _, _, places in links]
         self._view = graph.with_exchange(self)
 
@@ -144,9 +150,19 @@ class LinkSchedule:
         for schedule in self._schedules:
             schedule.settle()
 
-    def start(self, rows: Sequence[Tensor]) -> Arriving:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
         """Exchange over the links that are due; what ops call."""
-        return _Joined([schedule.start(rows) for schedule in self._schedules], self._places)
+        if carrier is None:
+            return _Joined([schedule.start(rows) for schedule in self._schedules], self._places)
+        if carrier not in self._divided:
+            carrier.before_first(rows[0].device)
+            parts = divided(carrier, self.policies) or [(Exact(), carrier, None)]
+            self._divided[carrier] = [(exchange, places) for _, exchange, places in parts]
+        arriving, all_places = [], []
+        for schedule, (part, places) in zip(self._schedules, self._divided[carrier], strict=True):
+            arriving.append(schedule.start(rows, carrier=part))
+            all_places.append(places)
+        return _Joined(arriving, all_places)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs of every kind of link."""

@@ -10,8 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gnnkern.distributed.cover import SPMM, Cover
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.window import Known, Period, WindowedExchange
+from gnnkern.distributed.wire import Wire
 from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
 
@@ -26,8 +28,10 @@ class Deviation:
     """How far a multirate run is from the exact one, known without communicating.
 
     Attributes:
-        steps: By step, the largest distance of a row from what its receivers believed of it.
-        cut_mass: The largest sum of absolute weights of the cut edges into one node, times `mix`.
+        steps: By step, the largest distance of a row from what its receivers believed of it, with
+            what a wire type rounded.
+        cut_mass: The largest sum of absolute weights of the cut edges into one node, times `mix`;
+            under a cover every sum that a node is sent counts as an edge of weight 1.
         growth: By how much a step can grow an error: the largest, over the nodes, of
             `|keep| + |mix| * sum |weight|`; 1 for diffusion with row-stochastic weights.
         bound: At least the largest error of an element of the result, but for rounding.
@@ -40,7 +44,12 @@ class Deviation:
 
 
 def multirate(
-    graph: Graph, period: Period = 1, predictor: str = "hold", *, measure: bool = False
+    graph: Graph,
+    period: Period = 1,
+    predictor: str = "hold",
+    *,
+    wire: Wire | str | None = None,
+    measure: bool = False,
 ) -> Graph:
     """The same graph, whose ops exchange ghosts' rows every `period` calls and predict between.
 
@@ -52,11 +61,13 @@ def multirate(
         graph: A `PartitionedGraph` or a `Graph`.
         period: Steps between exchanges, for all links or by kind.
         predictor: "hold" or "linear".
+        wire: What rows are rounded to between ranks, with a memory of what was left out.
         measure: Whether to keep the drift.
     """
     if not isinstance(graph, PartitionedGraph):
         return graph
-    return graph.with_exchange(WindowedExchange(graph.exact, period, predictor, measure=measure))
+    exchange = graph.exact.with_wire(wire)
+    return graph.with_exchange(WindowedExchange(exchange, period, predictor, measure=measure))
 
 
 def propagate(
@@ -70,6 +81,7 @@ def propagate(
     teleport: float = 0.0,
     period: Period = 1,
     predictor: str = "hold",
+    wire: Wire | str | None = None,
     recompute: bool = False,
     measure: bool = False,
 ) -> tuple[Tensor, Deviation | None]:
@@ -79,8 +91,9 @@ def propagate(
     propagation (APPNP) is mix = 1 - a, teleport = a; powers of S are the defaults.
 
     Over a `PartitionedGraph`, S = S_in + S_cut. Rows of other ranks are exchanged every `period`
-    steps, the first time at the first step, and predicted between. With period 1, the default, the
-    result is bit for bit that of one process, and so it is on a `Graph`, whatever the period.
+    steps, the first time at the first step, and predicted between. With period 1 and no wire type,
+    the defaults, the result is bit for bit that of one process, and so it is on a `Graph`,
+    whatever the period.
 
     Args:
         graph: A `PartitionedGraph` (every rank calls) or a `Graph`.
@@ -93,6 +106,8 @@ def propagate(
         period: Steps between exchanges, or by kind of link, {"host": 2, "network": 8}.
         predictor: "hold": rows as last received, first order in the period; "linear": the line
             through the last two, second order.
+        wire: What rows are rounded to between ranks; what was left out of a row is added when it is
+            sent the next time.
         recompute: Keep for the backward only the rows at exchanges, and recompute the steps
             between them, without communication.
         measure: Whether to measure the drift and return it with its bound. Costs a gather of the
@@ -102,10 +117,11 @@ def propagate(
         The rows after T steps, and the drift where it was measured.
 
     Gradients: of x and weight; exact for the scheme that ran, with one reverse exchange for each
-    forward one.
+    forward one, as if a wire type did not round.
 
     Bound: with e the error and d_n the drift of step n, |e'| <= growth |e| + cut_mass |d_n| in the
-    largest norm, where cut_mass includes mix; the bound is its sum over the steps.
+    largest norm, where cut_mass includes mix; the bound is its sum over the steps. What a wire type
+    rounds is part of the drift.
 
     Raises:
         ValueError: a count or option is out of range, or a shape is wrong.
@@ -121,7 +137,7 @@ def propagate(
             out = out + keep * x
         return out if teleport == 0.0 else out + teleport * first
 
-    view = multirate(graph, period, predictor, measure=measure)
+    view = multirate(graph, period, predictor, wire=wire, measure=measure)
     if not isinstance(view, PartitionedGraph):
         for _ in range(steps):
             x = step(x, view)
@@ -138,7 +154,8 @@ def propagate(
             done += free
     if not measure:
         return x, None
-    return x, _drift(view, exchange, weight, keep, mix)
+    cover = view.cover_of(SPMM, {"x": first, "weight": weight})
+    return x, _drift(view, exchange, weight, keep, mix, cover)
 
 
 def _window(
@@ -176,12 +193,16 @@ def _drift(
     weight: Tensor | None,
     keep: float,
     mix: float,
+    cover: Cover | None,
 ) -> Deviation:
     size = torch.ones(graph.num_edges) if weight is None else weight.detach().abs()
     size = size.double().to(graph.device)
     src, dst = graph.edge_index
     mass = size.new_zeros(graph.num_dst).index_add(0, dst, size)
-    cut = size.new_zeros(graph.num_dst).index_add(0, dst, size * (src >= graph.num_dst))
+    if cover is None:
+        cut = size.new_zeros(graph.num_dst).index_add(0, dst, size * (src >= graph.num_dst))
+    else:
+        cut = cover.mass(size)
     # Reductions over no rows have no largest: with a zero they do.
     zero = size.new_zeros(1)
     growth = abs(keep) + abs(mix) * torch.cat([mass, zero]).max()

@@ -114,19 +114,20 @@ class HaloPlan:
         """The same with the rows to send on another device; ids stay where they are."""
         return replace(self, send_rows=self.send_rows.to(device))
 
-    def check(self, group: dist.ProcessGroup | None, device: torch.device) -> None:
+    def check(self, group: dist.ProcessGroup | None, device: torch.device, wire: str = "") -> None:
         """Compare this plan with those of the other ranks; all of them must call it.
 
         Every pair compares how many rows go from one to the other and a digest of their ids, and
-        everybody the fingerprint of the partition. Cost: an exchange of 32 bytes per pair.
+        everybody the fingerprint of the partition and the wire types, as `wire` says them. Cost:
+        an exchange of 40 bytes per pair.
 
         Raises:
             PlanMismatch: on every rank, where any pair disagrees.
         """
         world = dist.get_world_size(group)
         fits = self.hierarchy.size == world and self.rank == dist.get_rank(group)
-        mine = torch.zeros(world, 4, dtype=torch.int64)
-        expected = torch.zeros(world, 4, dtype=torch.int64)
+        mine = torch.zeros(world, 5, dtype=torch.int64)
+        expected = torch.zeros(world, 5, dtype=torch.int64)
         for table, splits, ids in (
             (mine, self.send_splits, self.sent),
             (expected, self.recv_splits, self.ghosts),
@@ -136,9 +137,11 @@ class HaloPlan:
                 table[other, 1] = _digest(of_pair)
             table[:, 2] = self.fingerprint
             table[:, 3] = self.hierarchy.size
+            table[:, 4] = _digest_bytes(wire.encode())
         got = torch.empty_like(mine, device=device)
         dist.all_to_all_single(got, mine.to(device), group=group)
-        wrong = (got.cpu() != expected).any(1).nonzero().flatten().tolist()
+        differs = got.cpu() != expected
+        wrong = differs.any(1).nonzero().flatten().tolist()
         verdict = torch.tensor([world if fits and not wrong else dist.get_rank(group)])
         verdict = verdict.to(device)
         dist.all_reduce(verdict, dist.ReduceOp.MIN, group=group)
@@ -150,6 +153,8 @@ class HaloPlan:
                 f"this plan is rank {self.rank}'s of {self.hierarchy.size}, the process group has "
                 f"{world} ranks and this is {dist.get_rank(group)}"
             )
+        elif wrong and not bool(differs[:, :4].any()):
+            detail = f"this rank's wire is {wire}, that of rank {wrong[0]} is another"
         elif wrong:
             detail = f"this rank's plan disagrees with that of rank {wrong[0]}"
         else:
@@ -161,8 +166,11 @@ class HaloPlan:
 
 
 def _digest(ids: Tensor) -> int:
-    digest = hashlib.blake2b(ids.long().numpy().tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return _digest_bytes(ids.long().numpy().tobytes())
+
+
+def _digest_bytes(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
 def _counts(chosen: Tensor, splits: Sequence[int]) -> list[int]:

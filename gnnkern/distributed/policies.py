@@ -136,7 +136,7 @@ class Drift(Policy):
             return site.whole(rows)
         # Rows that are not numbers are sent: they must not go unnoticed.
         moved = ~(change.gap <= self.tol * change.size).all(0)  # [s]
-        return site.some(rows, moved, site.channel.tell(moved), change)
+        return site.some(rows, moved, site.tell(moved), change)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Sampled(Policy):
 
     def start(self, site: Site, rows: Sequence[Tensor], step: int) -> Arriving:
         """Draw on both sides, send."""
-        plan = site.channel.exchange.plan
+        plan = site.exchange.plan
         sends, receives = (
             self.chosen(nodes, step, site.number).to(rows[0].device)
             for nodes in (plan.sent, plan.ghosts)

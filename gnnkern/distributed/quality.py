@@ -12,7 +12,7 @@ from gnnkern.distributed.adjacency import edge_blocks
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
 from gnnkern.graph import Graph
 
-__all__ = ["Quality", "halo_pairs", "measure"]
+__all__ = ["Quality", "by_level", "halo_pairs", "measure"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Quality:
         edges: Edges of each part.
         part_ghosts: Rows that each part receives in an exchange.
         training: Training nodes of each part, or None.
+        cover: Rows that an exchange of a linear op moves where a cover is asked for, by the link;
+            None where nobody counted (`with_covered_rows`).
     """
 
     num_edges: int
@@ -37,6 +39,13 @@ class Quality:
     edges: list[int]
     part_ghosts: list[int]
     training: list[int] | None = None
+    cover: dict[str, int] | None = None
+
+    @property
+    def saved(self) -> float:
+        """Share of the rows of an exchange that a cover saves; 0 where nobody counted."""
+        rows = sum(self.ghosts.values())
+        return 0.0 if self.cover is None else 1.0 - sum(self.cover.values()) / max(rows, 1)
 
     @property
     def cut(self) -> float:
@@ -63,6 +72,7 @@ class Quality:
         return {
             **self.__dict__,
             "cut": self.cut,
+            "saved": self.saved,
             "replication": self.replication,
             "balance": balances,
         }
@@ -103,23 +113,23 @@ def measure(
     """Count what a partition of a graph costs; reads the edges twice."""
     parts = hierarchy.size
     level = torch.tensor([hierarchy.levels_from(rank) for rank in range(parts)])  # [P, P]
-    cut = torch.zeros(len(LEVELS) + 1, dtype=torch.int64)
+    cut = dict.fromkeys(LEVELS, 0)
     edges = torch.zeros(parts, dtype=torch.int64)
     part = part.cpu().long()
     for src, dst in edge_blocks(graph):
         here, there = part[dst.cpu()], part[src.cpu()]
         edges += torch.bincount(here, minlength=parts)
-        cut += torch.bincount(level[here, there] + 1, minlength=len(cut))
+        for name, count in by_level(level[here, there]).items():
+            cut[name] += count
     receiver, source = halo_pairs(graph, part.to(graph.device), parts)
     receiver, source = receiver.cpu(), source.cpu()
-    moved = torch.bincount(level[receiver, part[source]] + 1, minlength=len(cut))
     training = None
     if train_mask is not None:
         training = torch.bincount(part[train_mask.cpu()], minlength=parts).tolist()
     return Quality(
         graph.num_edges,
-        _by_level(cut),
-        _by_level(moved),
+        cut,
+        by_level(level[receiver, part[source]]),
         torch.bincount(part, minlength=parts).tolist(),
         edges.tolist(),
         torch.bincount(receiver, minlength=parts).tolist(),
@@ -127,5 +137,7 @@ def measure(
     )
 
 
-def _by_level(counts: Tensor) -> dict[str, int]:
+def by_level(levels: Tensor) -> dict[str, int]:
+    """How many of some levels are of each kind; -1 is none of them."""
+    counts = torch.bincount(levels + 1, minlength=len(LEVELS) + 1)
     return dict(zip(LEVELS, counts[1:].tolist(), strict=True))

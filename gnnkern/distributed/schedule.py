@@ -12,6 +12,7 @@ from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.policies import Policy
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.site import Channel, Site
+from gnnkern.distributed.wire import Wire
 
 __all__ = ["Schedule"]
 
@@ -21,9 +22,9 @@ class Schedule:
 
     Each op that a step calls is a site, told apart by their order: every step calls the same ops.
     Ghosts that a step does not exchange are those of an earlier one, as constants: the gradient
-    that would go to other ranks is left out. Whatever the policy, the first exchange of a site and
-    the warm-up are exact, and rows that do not change, such as the first layer's input, are
-    exchanged once.
+    that would go to other ranks is left out. Whatever the policy, all rows travel in the first
+    exchange of a site and in the warm-up, and rows that do not change, such as the first layer's
+    input, are exchanged once.
 
     Evaluate on the graph itself, which is exact.
 
@@ -31,7 +32,9 @@ class Schedule:
         graph: The graph.
         policy: What travels when; see `gnnkern.distributed.policies`.
         steps: Of the training, for policies that change in its course.
-        warmup: Steps at the beginning that are exact.
+        warmup: Steps at the beginning that are exact, without rounding.
+        wire: What rows are rounded to between ranks, each op's with a memory of what was left out.
+            A warm-up is exchanged as it is, and with it inputs that do not change.
         measure: Whether `record` has the drift: senders keep what their receivers hold, s rows per
             site, and compare at each exchange. `Drift` does so in any case.
         links: What rows are exchanged with; by default `graph.exact`, all links.
@@ -44,12 +47,13 @@ class Schedule:
         *,
         steps: int,
         warmup: int = 0,
+        wire: Wire | str | None = None,
         measure: bool = False,
         links: HaloExchange | None = None,
     ) -> None:
         self.policy, self.steps, self.warmup = policy, steps, warmup
         exact = graph.exact if links is None else links
-        self._channel = Channel(exact, measure or policy.keeps)
+        self._channel = Channel(exact, measure or policy.keeps, wire)
         self._sites: list[Site] = []
         self._next = 0
         self._fresh = True
@@ -65,7 +69,7 @@ class Schedule:
         if self._fresh:
             self._last_fresh = step
         self._next = 0
-        self._channel.begin(step)
+        self._channel.begin(step, rounds=step >= self.warmup)
         return self._view
 
     @property
@@ -81,14 +85,13 @@ class Schedule:
         """What this rank exchanged in the current step; complete once its backward has run."""
         return self._channel.record()
 
-    def start(self, rows: Sequence[Tensor]) -> Arriving:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
         """Bring the ghosts of the next site; what ops call."""
-        self._channel.prepare(rows[0].device)
         if self._next == len(self._sites):
             self._sites.append(Site(self._next, self._channel))
         site = self._sites[self._next]
         self._next += 1
-        site.check(rows)
+        site.connect(rows, carrier)
         if not site.ghosts:
             return site.whole(rows)
         if site.has(rows) or not self._fresh:

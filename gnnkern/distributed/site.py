@@ -13,6 +13,7 @@ from torch import Tensor
 from gnnkern.distributed.exchange import Arriving, HaloExchange, Traffic
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.row_bits import RowBits
+from gnnkern.distributed.wire import Wire, WireMemory, as_wire
 
 __all__ = ["Change", "Channel", "Site"]
 
@@ -31,40 +32,31 @@ class Channel:
     Args:
         exact: The graph's exchange.
         keeps: Whether senders keep what their receivers hold: s rows per site.
+        wire: What rows are rounded to, in steps that round.
+
+    Attributes:
+        rounds: Whether the current step does.
     """
 
-    def __init__(self, exact: HaloExchange, keeps: bool) -> None:
-        self.keeps = keeps
-        self._exact = exact
-        self._exchange: HaloExchange | None = None
-        self._bits: RowBits | None = None
+    def __init__(self, exact: HaloExchange, keeps: bool, wire: Wire | str | None = None) -> None:
+        self.keeps, self.exact, self.wire = keeps, exact, as_wire(wire)
+        self._counting: dict[HaloExchange, HaloExchange] = {}
         self.begin(0)
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, rounds: bool = False) -> None:
         """Count anew, for a step."""
-        self.step = step
-        self.traffic = Traffic(within=self._exact.traffic)
+        self.step, self.rounds = step, rounds
+        self.traffic = Traffic(within=self.exact.traffic)
         self._moved, self._size = 0.0, 0.0
-        if self._exchange is not None:
-            self._exchange.traffic = self.traffic
+        for exchange in self._counting.values():
+            exchange.traffic = self.traffic
 
-    def prepare(self, device: torch.device) -> None:
-        """What comes before the first exchange."""
-        if self._exchange is None:
-            self._exact.before_first(device)
-            self._exchange = self._exact.like(self._exact.plan, self.traffic)
-
-    @property
-    def exchange(self) -> HaloExchange:
-        """Counts in `traffic`, and so in the graph's."""
-        assert self._exchange is not None, "a site is asked before prepare"
-        return self._exchange
-
-    def tell(self, chosen: Tensor) -> Tensor:  # bool [s] -> bool [g]
-        """Tell receivers which rows come; an exchange of a bit per row, which is waited for."""
-        if self._bits is None:
-            self._bits = RowBits(self.exchange)
-        return self._bits.tell(chosen, self.traffic)
+    def counting(self, exchange: HaloExchange, device: torch.device) -> HaloExchange:
+        """The same exchange, counted in `traffic` and so in the graph's; compares its plans."""
+        if exchange not in self._counting:
+            exchange.before_first(device)
+            self._counting[exchange] = exchange.like(exchange.plan, self.traffic)
+        return self._counting[exchange]
 
     def count(self, change: Change) -> None:
         """Add to the step's drift."""
@@ -105,9 +97,40 @@ class Site:
         self.number, self.channel = number, channel
         self.ghosts: list[Tensor] = []
         self.sent: list[Tensor] = []
+        self._exact: HaloExchange | None = None
+        self._rounding: HaloExchange | None = None
+        self._bits: RowBits | None = None
+        # What rounding has left out.
+        wire = channel.wire
+        self._memory = None if wire is None else WireMemory(wire.feedback, believed=channel.keeps)
         self._under_way: Arriving | None = None
         # The rows that ghosts are whole copies of: (reference, version).
         self._rows: list[tuple[weakref.ref[Tensor], int]] = []
+
+    @property
+    def exchange(self) -> HaloExchange:
+        """What a step exchanges rows with: as they are, or in the channel's wire type."""
+        exchange = self._rounding if self.channel.rounds else self._exact
+        assert exchange is not None, "a site is asked before connect"
+        return exchange
+
+    def connect(self, rows: Sequence[Tensor], carrier: HaloExchange | None) -> None:
+        """What comes before an exchange of rows; the first time, plans are compared.
+
+        Args:
+            rows: Tensors [n, ...].
+            carrier: Whose plan, where it is not the graph's; always the same.
+
+        Raises:
+            ValueError: another number of tensors, other shapes or dtypes than before.
+        """
+        if self._exact is None:
+            channel, device = self.channel, rows[0].device
+            exact = channel.exact if carrier is None else carrier
+            self._exact = self._rounding = channel.counting(exact, device)
+            if channel.wire is not None:
+                self._rounding = channel.counting(exact.with_wire(channel.wire), device)
+        self._check(rows)
 
     def has(self, rows: Sequence[Tensor]) -> bool:
         """Whether the ghosts are those of the very same rows, which nobody has written to since."""
@@ -118,12 +141,7 @@ class Site:
             for (known, version), x in zip(self._rows, rows, strict=True)
         )
 
-    def check(self, rows: Sequence[Tensor]) -> None:
-        """Raise where these cannot be rows of the same call as before.
-
-        Raises:
-            ValueError: another number of tensors, other shapes or dtypes.
-        """
+    def _check(self, rows: Sequence[Tensor]) -> None:
         # What is under way has the shapes of what is held.
         known = [(tuple(x.shape[1:]), x.dtype) for x in self.ghosts]
         given = [(tuple(x.shape[1:]), x.dtype) for x in rows]
@@ -144,8 +162,10 @@ class Site:
     def whole(self, rows: Sequence[Tensor]) -> Arriving:
         """All rows are sent; values and gradients are exact."""
         self.settle()
-        self._remember(rows, self.change(rows))
-        return _Fresh(self, self.channel.exchange.start(rows), None)
+        change = self.change(rows)
+        arriving = self.exchange.start(rows, self._memory)
+        self._remember(rows, change, self._memory)
+        return _Fresh(self, arriving, None)
 
     def some(
         self,
@@ -156,7 +176,8 @@ class Site:
     ) -> Arriving:
         """Some rows are sent, with an exact gradient; the other ghosts stay, as constants.
 
-        All ranks take part, forward and backward, also where they have nothing to send.
+        All ranks take part, forward and backward, also where they have nothing to send. Rows that
+        are rounded are rounded anew: what it leaves out counts as a distance from what is held.
 
         Args:
             rows: Tensors [n, ...].
@@ -165,10 +186,17 @@ class Site:
             change: Of these rows.
         """
         self.settle()
-        self._remember(rows, change, sends)
-        exchange = self.channel.exchange
-        part = exchange.like(exchange.plan.of_rows(sends, receives))
-        return _Fresh(self, part.start(rows), receives.nonzero().squeeze(1))
+        part = self.exchange.like(self.exchange.plan.of_rows(sends, receives))
+        memory = WireMemory(feedback=False, believed=self.channel.keeps)
+        arriving = part.start(rows, memory)
+        self._remember(rows, change, memory, sends)
+        return _Fresh(self, arriving, receives.nonzero().squeeze(1))
+
+    def tell(self, chosen: Tensor) -> Tensor:  # bool [s] -> bool [g]
+        """Tell receivers which rows come; an exchange of a bit per row, which is waited for."""
+        if self._bits is None:
+            self._bits = RowBits(self.exchange)
+        return self._bits.tell(chosen, self.channel.traffic)
 
     def later(self, rows: Sequence[Tensor]) -> Arriving:
         """All rows are sent, for the next step; the ghosts are those of the last one, as constants.
@@ -176,8 +204,9 @@ class Site:
         What the last step sent is waited for where this step needs it.
         """
         before = self.held()
-        self._remember(rows, self.change(rows))
-        self._under_way = self.channel.exchange.start([x.detach() for x in rows])
+        change = self.change(rows)
+        self._under_way = self.exchange.start([x.detach() for x in rows], self._memory)
+        self._remember(rows, change, self._memory)
         return before
 
     # -- what policies may ask ---------------------------------------------------------------------
@@ -197,23 +226,30 @@ class Site:
     # -- checkpoints -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What is held and what was sent."""
+        """What is held, what was sent, and what rounding left out of it."""
         self.settle()
-        return {"ghosts": list(self.ghosts), "sent": list(self.sent)}
+        left = {} if self._memory is None else dict(self._memory.left)
+        return {"ghosts": list(self.ghosts), "sent": list(self.sent), "left_out": left}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.ghosts, self.sent = list(state["ghosts"]), list(state["sent"])
         self._under_way, self._rows = None, []
+        if self._memory is not None:
+            self._memory.left = dict(state["left_out"])
 
     # -- inside ------------------------------------------------------------------------------------
 
     def _picked(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        places = self.channel.exchange.plan.send_rows
+        places = self.exchange.plan.send_rows
         return [x.detach().index_select(0, places) for x in rows]
 
     def _remember(
-        self, rows: Sequence[Tensor], change: Change | None, sends: Tensor | None = None
+        self,
+        rows: Sequence[Tensor],
+        change: Change | None,
+        memory: WireMemory | None,
+        sends: Tensor | None = None,
     ) -> None:
         """Count what moved, and keep what receivers hold from now on."""
         self._rows = [(weakref.ref(x), x._version) for x in rows] if sends is None else []
@@ -222,12 +258,12 @@ class Site:
         if change is not None:
             self.channel.count(change)
         now = self._picked(rows) if change is None else change.now
+        arrived = now if sends is None else [x[sends] for x in now]
+        arrived = arrived if memory is None else memory.as_believed(arrived)
         if sends is not None and self.sent:
-            now = [
-                torch.where(sends.view(-1, *[1] * (x.dim() - 1)), x, held)
-                for x, held in zip(now, self.sent, strict=True)
-            ]
-        self.sent = now
+            held = zip(self.sent, arrived, strict=True)
+            arrived = [old.index_put((sends,), new) for old, new in held]
+        self.sent = arrived
 
 
 class _Held:

@@ -28,6 +28,7 @@ from gnnkern.distributed.storage import load_manifest, load_part
 from gnnkern.distributed.train_log import EpochLog
 from gnnkern.distributed.training import PartTraining
 from gnnkern.distributed.window import Period
+from gnnkern.distributed.wire import as_wire
 from gnnkern.memory import PeakMemory
 from gnnkern.progress import Epoch, Report, training_progress
 from gnnkern.train import (
@@ -86,6 +87,17 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         help="write a line of JSON per epoch: loss, rows and bytes sent, how far rows moved",
     )
     ranks.add_argument(
+        "--wire",
+        metavar="TYPE",
+        help="round rows between ranks to bfloat16, float16 or int8; int8,bfloat16: and their "
+        "gradients; default: neither",
+    )
+    ranks.add_argument(
+        "--cover",
+        action="store_true",
+        help="exchange rows or sums over them for sums and means, whichever are fewer",
+    )
+    ranks.add_argument(
         "--timeout",
         type=float,
         default=600.0,
@@ -132,7 +144,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             f"torchrun --nproc-per-node {options.parts} -m gnnkern train ..."
         )
     recipe = recipe_for(options.model, {name: getattr(options, name) for name in _RECIPE})
-    policy = parse_policy(options.policy)
+    policy, wire = parse_policy(options.policy), as_wire(options.wire)
     period = None if options.period is None else parse_period(options.period)
     begin = time.perf_counter()
     memory = PeakMemory("cpu")
@@ -153,6 +165,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             num_classes=num_classes,
             policy=policy if period is None else by_link(policy, period, hierarchy),
             warmup=options.warmup,
+            wire=wire,
             seed=options.seed,
             split=options.split,
             measure=options.log_file is not None,
@@ -184,7 +197,8 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         threads=torch.get_num_threads(),
         settings=asdict(recipe)
         | {"parts": world, "hosts": hierarchy.hosts, "policy": options.policy}
-        | {"period": period, "bytes_sent": by_level, "exchanges": totals},
+        | {"period": period, "wire": options.wire, "cover": options.cover}
+        | {"bytes_sent": by_level, "exchanges": totals},
         losses=training.losses,
         val_scores=training.val_scores,
         epoch_seconds=training.epoch_seconds,
@@ -206,7 +220,8 @@ def _path(options: argparse.Namespace, hierarchy: Hierarchy) -> str:
     """How the training ran, in words."""
     hosts = f" on {hierarchy.hosts} hosts" if hierarchy.hosts > 1 else ""
     period = "" if options.period is None else f", period {options.period}"
-    return f"{options.parts} ranks{hosts}, {options.policy}{period}"
+    wire = "" if options.wire is None else f", {options.wire}"
+    return f"{options.parts} ranks{hosts}, {options.policy}{period}{wire}"
 
 
 def _run(training: PartTraining, report: Report, path: Path | None, rank: int) -> None:
@@ -248,7 +263,8 @@ def _part(
         if missing:
             raise ValueError(f"train: {options.data} has no {', '.join(missing)}")
         name, num_classes = manifest.extra["data"], manifest.extra["num_classes"]
-        return name, PartitionedGraph.from_part(part), rows, manifest.num_nodes, num_classes
+        graph = PartitionedGraph.from_part(part, cover=options.cover)
+        return name, graph, rows, manifest.num_nodes, num_classes
     data = load(options.data)
     check_trainable(data, options.split)
     hosts = options.hosts or 1
@@ -274,7 +290,7 @@ def _part(
     assert made[0] is not None
     (part,) = cut(data.graph(), made[0], ranks=range(rank, rank + 1))
     rows = {name: tensor[part.owned] for name, tensor in node_tensors_of(data).items()}
-    graph = PartitionedGraph.from_part(part)
+    graph = PartitionedGraph.from_part(part, cover=options.cover)
     return data.name, graph, rows, data.num_nodes, data.num_classes
 
 

@@ -17,6 +17,7 @@ from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.link_schedule import schedule_for
 from gnnkern.distributed.policies import Policy
 from gnnkern.distributed.record import StepRecord
+from gnnkern.distributed.wire import Wire
 from gnnkern.metrics import roc_auc
 from gnnkern.nn.net import Net
 from gnnkern.progress import Epoch, Report
@@ -111,7 +112,8 @@ class PartTraining:
         num_nodes: N of the whole graph.
         num_classes: Of the whole graph.
         policy: Which rows travel at which step; or a policy for each kind of link.
-        warmup: Steps at the beginning that are exact.
+        warmup: Steps at the beginning that are exact, without rounding.
+        wire: What rows are rounded to between ranks, as `Schedule` has it.
         seed: Of the dropout masks.
         split: Which of the masks' columns.
         measure: Whether `records` have the drift of rows (`Schedule`).
@@ -132,6 +134,7 @@ class PartTraining:
         num_classes: int,
         policy: Policy | Mapping[str, Policy],
         warmup: int = 0,
+        wire: Wire | str | None = None,
         seed: int = 0,
         split: int = 0,
         measure: bool = False,
@@ -146,7 +149,7 @@ class PartTraining:
         self.counts = dict(zip(self.masks, counts.tolist(), strict=True))
         self.num_nodes, self.num_classes = num_nodes, num_classes
         self.schedule = schedule_for(
-            graph, policy, steps=recipe.epochs, warmup=warmup, measure=measure
+            graph, policy, steps=recipe.epochs, warmup=warmup, wire=wire, measure=measure
         )
         self.dropout = KeyedDropout(graph.owned, seed)
         if isinstance(net, Net):

@@ -12,6 +12,7 @@ from torch import Tensor
 from gnnkern.distributed.exchange import HaloExchange, Pending
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
 from gnnkern.distributed.links import divided, joined
+from gnnkern.distributed.wire import WireMemory
 
 __all__ = ["PREDICTORS", "Period", "WindowedExchange", "check_period"]
 
@@ -55,6 +56,8 @@ class _Links:
     places: Tensor | None
     received: Known | None = None
     sent: Known | None = None
+    # What rounding on the wire has left out, and what came of the rows that were sent last.
+    memory: WireMemory | None = None
     drift: list[float] = field(default_factory=list)
 
     def is_due(self, time: float) -> bool:
@@ -75,7 +78,8 @@ class WindowedExchange:
     point brings it to the owners. Reverse exchanges are as many as forward ones.
 
     Args:
-        exchange: What the rows are exchanged with.
+        exchange: What the rows are exchanged with, in its wire type; what rounding leaves out is
+            added to the next exchange.
         period: Steps between exchanges: for all links, or by kind ("device", "host", "network");
             kinds left out are exchanged at every step.
         predictor: "hold" or "linear".
@@ -104,7 +108,8 @@ class WindowedExchange:
         self.period = check_period(period, exchange.plan.hierarchy)
         self.measure = measure
         self.time = 0.0
-        # Largest distance of a row sent from what is believed of it, by step; 0 where exchanged.
+        # Largest distance of a row sent from what is believed of it, by step; 0 where exchanged,
+        # but for what a wire type rounds.
         self.drift: list[float] = []
         self._may_exchange = True
         self._links: list[_Links] | None = None
@@ -120,16 +125,18 @@ class WindowedExchange:
         self._may_exchange = exchange
         return self
 
-    def start(self, rows: Sequence[Tensor]) -> _Step:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> _Step:
         """Exchange the links that are due; the others' rows are known already."""
+        if carrier is not None:
+            # The one that this call site has, from its first step on.
+            self.exact = carrier.with_wire(self.exact.wire)
         links = self._prepared(rows[0].device if rows else torch.device("cpu"))
         due = [part for part in links if part.received is None or self._is_due(part)]
-        if self.measure:
-            self.drift.append(self._drift(links, due, rows))
-        under_way = [(part, part.exchange.start(rows)) for part in due]
+        under_way = [(part, part.exchange.start(rows, part.memory)) for part in due]
         if self.measure:
             for part in due:
                 _remember_sent(part, self.time, rows)
+            self.drift.append(self._drift(links, due, rows))
         step = _Step(self, self.time, links, under_way)
         self.time += 1.0
         self._may_exchange = True
@@ -167,19 +174,24 @@ class WindowedExchange:
                 _Links(period, exchange, places)
                 for period, exchange, places in divided(self.exact, self.period)
             ] or [_Links(1, self.exact, None)]
+            if self.exact.wire is not None:
+                for part in self._links:
+                    part.memory = WireMemory(self.exact.wire.feedback, believed=self.measure)
         return self._links
 
     def _drift(self, links: list[_Links], due: list[_Links], rows: Sequence[Tensor]) -> float:
         largest = 0.0
         for part in links:
-            if part.sent is None or part in due:
+            if part.sent is None or (part in due and part.memory is None):
                 continue
             believed = part.sent.predicted(self.predictor, self.time)
             send_rows = part.exchange.plan.send_rows
             for x, guess in zip(rows, believed, strict=True):
                 if len(send_rows):
                     gap = x.detach().index_select(0, send_rows) - guess
-                    largest = max(largest, float(gap.abs().max()) if gap.numel() else 0.0)
+                    # What is not finite is infinitely far from everything, itself included.
+                    gap = torch.nan_to_num(gap.abs(), nan=torch.inf, posinf=torch.inf)
+                    largest = max(largest, float(gap.max()) if gap.numel() else 0.0)
         return largest
 
 
@@ -213,7 +225,7 @@ class Ghosts:
     def __init__(self, exchange: WindowedExchange, known: list[Known], time: float) -> None:
         self._exchange, self._known, self._time = exchange, known, time
 
-    def start(self, rows: Sequence[Tensor]) -> Ghosts:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Ghosts:
         """Nothing is sent."""
         return self
 
@@ -226,6 +238,8 @@ class Ghosts:
 
 def _remember_sent(part: _Links, time: float, rows: Sequence[Tensor]) -> None:
     sent = [x.detach().index_select(0, part.exchange.plan.send_rows) for x in rows]
+    if part.memory is not None:
+        sent = part.memory.as_believed(sent)
     part.sent = Known(time, sent) if part.sent is None else part.sent.then(time, sent)
 
 

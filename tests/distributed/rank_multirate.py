@@ -61,11 +61,11 @@ SCHEMES = {
 PERIODS = [1, 2, 5, 20, {"host": 1, "network": 4}, {"host": 2, "network": 6}]
 
 
-def setting(group, name):
+def setting(group, name, **options):
     graph = whole_graph(name)
     world = dist.get_world_size(group)
     parts = partition(graph, world, "random", hierarchy=hierarchy_of(world))
-    mine = PartitionedGraph.from_graph(graph, parts, group)
+    mine = PartitionedGraph.from_graph(graph, parts, group, **options)
     return graph, parts, mine
 
 
@@ -127,7 +127,7 @@ def period_one_is_bitwise(group):
         assert torch.equal(whole[mine.owned], out), name
 
 
-def bound_holds(group, draws):
+def bound_holds(group, draws, wires=(None,), cover=False):
     """bound >= true error, on graphs, rates, periods and predictors drawn at random."""
     worst = 0.0
     for seed in range(draws):
@@ -141,7 +141,7 @@ def bound_holds(group, draws):
         graph = gnnkern.Graph.from_edge_index(edge_index, num_nodes)
         world = dist.get_world_size(group)
         parts = partition(graph, world, "random", hierarchy=hierarchy_of(world), seed=seed)
-        mine = PartitionedGraph.from_graph(graph, parts, group)
+        mine = PartitionedGraph.from_graph(graph, parts, group, cover=cover)
         # Weights of either sign and any size: not only those that diffuse.
         weight = normal(graph.num_edges, seed=seed, dtype=torch.float64) * 0.3
         if draw(0, 1):
@@ -158,6 +158,7 @@ def bound_holds(group, draws):
             weight=weight[mine.local_edges],
             period={"host": draw(1, 6), "network": draw(1, 6)},
             predictor=("hold", "linear")[draw(0, 1)],
+            wire=wires[seed % len(wires)],
             measure=True,
             **options,
         )

@@ -60,9 +60,19 @@ def test_a_loss_that_is_no_number_stops_all(run, four_ranks):
         assert f"of rank {culprit} is not finite in step 7" in answer.message
 
 
-@pytest.mark.parametrize("policy", ["exact", "hold:2", "drift:0.05,2", "pipelined", "sampled:0.5"])
-def test_a_resumed_training_is_one_that_did_not_stop(run, policy):
-    run(rank_training.resumed_is_not_stopped, policy)
+@pytest.mark.parametrize(
+    ("policy", "wire"),
+    [
+        ("exact", None),
+        ("hold:2", None),
+        ("hold:2", "int8,int8"),
+        ("drift:0.05,2", None),
+        ("pipelined", None),
+        ("sampled:0.5", "bfloat16"),
+    ],
+)
+def test_a_resumed_training_is_one_that_did_not_stop(run, policy, wire):
+    run(rank_training.resumed_is_not_stopped, policy, wire)
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
@@ -146,6 +156,7 @@ def test_shares_of_a_policy():
         (["--parts", "1", "--log-file", "none/log.jsonl"], "there is no folder"),
         (["--parts", "1", "--plain"], "--plain is not for a training with --parts"),
         (["--parts", "1", "--policy", "hold"], "must be exact, hold:K, anneal:K,K,..., drift:TOL"),
+        (["--parts", "1", "--wire", "fp4"], "rows must be one of bfloat16, float16, int8 or None"),
     ],
 )
 def test_the_command_says_what_is_wrong(options, message, capsys):
@@ -158,9 +169,9 @@ def test_the_command_trains_from_a_folder_of_parts(tmp_path, capsys):
     assert main(["partition", "--parts", "1", "--out", str(folder)]) == 0
     command = ["train", "--parts", "1", "--data", str(folder), "--epochs", "5", "--quiet"]
     log = tmp_path / "log.jsonl"
-    assert main([*command, "--json", str(out), "--log-file", str(log)]) == 0
+    assert main([*command, "--wire", "bfloat16", "--json", str(out), "--log-file", str(log)]) == 0
     said = capsys.readouterr().out
-    assert "GCN on digits, 1 ranks, exact" in said
+    assert "GCN on digits, 1 ranks, exact, bfloat16" in said
     assert "5 of 5 epochs exchanged rows: none to send" in said
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (result,) = json.loads(out.read_text())
