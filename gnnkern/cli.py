@@ -23,6 +23,8 @@ from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
 from gnnkern.distributed.command import add_partition
 from gnnkern.distributed.train_command import add_ranks, train_parts
+from gnnkern.distributed.training import NotFinite
+from gnnkern.distributed.watch import RankLost
 from gnnkern.hardware import probe
 from gnnkern.hardware.report import print_machine
 from gnnkern.plots import plot_comparisons, plot_trainings
@@ -32,6 +34,9 @@ from gnnkern.train import TrainResult, check_trainable, train_node_classifier, w
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+# Errors that say what is wrong: no traceback is printed.
+_SAID = (ValueError, ImportError, OSError, BackendUnavailable, RankLost, NotFinite)
 
 # Tables keep their shape where the output is a file.
 _FILE_WIDTH = 120
@@ -89,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "threads", None) is not None:
             torch.set_num_threads(options.threads)
         return options.run(options) or 0
-    except (ValueError, ImportError, OSError, BackendUnavailable) as error:
+    except _SAID as error:
         print(f"gnnkern: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -252,6 +257,8 @@ def _train(options: argparse.Namespace) -> None:
         if result is not None:
             _show_trainings([result], options)
         return
+    if options.checkpoint is not None or options.resume:
+        raise ValueError("train: --checkpoint and --resume need --parts; one process is --parts 1")
     data = load(options.data)
     seeds = [options.seed] if options.seeds is None else options.seeds
     splits = [options.split] if options.splits is None else options.splits

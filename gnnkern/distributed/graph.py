@@ -14,6 +14,7 @@ from gnnkern.distributed.cut import Edges, LocalPart, cut
 from gnnkern.distributed.exchange import Exchange, HaloExchange, Traffic
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.plan import HaloPlan
+from gnnkern.distributed.waiting import all_reduce
 from gnnkern.graph import Graph
 
 __all__ = ["PartitionedGraph"]
@@ -399,7 +400,7 @@ class PartitionedGraph(Graph):
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, such as the gradient of a weight."""
         if not self.exact.is_alone:
-            dist.all_reduce(x, group=self.exact.group)
+            all_reduce(x, self.exact.group)
         return x
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gnnkern.distributed.cut import Edges, LocalPart
+from gnnkern.distributed.files import check_entry, entry_of, write_whole
 from gnnkern.distributed.hierarchy import Hierarchy
 from gnnkern.distributed.partition import Partition
 
@@ -22,7 +22,6 @@ __all__ = ["FORMAT_VERSION", "Manifest", "load_manifest", "load_part", "save_par
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _FORMAT = "gnnkern partition"
-_CHUNK = 1 << 22
 # Tensors of nodes and edges are stored under a prefix, so that no name meets one of the graph's.
 _NODE = "node."
 _EDGE = "edge."
@@ -105,12 +104,10 @@ def save_parts(
         tensors = _tensors_of(part)
         tensors |= _rows_of(_NODE, node_tensors, part.owned)
         tensors |= _rows_of(_EDGE, edge_tensors, part.forward.edge_id)
-        _write(place / name, lambda path, tensors=tensors: _save_tensors(tensors, path))  # type: ignore[misc]
+        write_whole(place / name, lambda path, tensors=tensors: _save_tensors(tensors, path))  # type: ignore[misc]
         files.append(
-            {
-                "name": name,
-                "bytes": (place / name).stat().st_size,
-                "blake2b": _file_digest(place / name),
+            entry_of(place / name)
+            | {
                 "nodes": len(part.owned),
                 "edges": len(part.forward.indices),
                 "ghosts": len(part.forward.ghosts),
@@ -129,7 +126,7 @@ def save_parts(
     )
     content = {"format": _FORMAT, "version": FORMAT_VERSION, **manifest.__dict__}
     text = json.dumps(content, indent=1)
-    _write(place / _MANIFEST, lambda path: path.write_text(text + "\n"))
+    write_whole(place / _MANIFEST, lambda path: path.write_text(text + "\n"))
     return manifest
 
 
@@ -181,11 +178,7 @@ def load_part(
     path = Path(folder) / entry["name"]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the part of rank {rank} is missing")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise ValueError(f"{path}: {size} bytes, expected {entry['bytes']}: the file is torn")
-    if verify and _file_digest(path) != entry["blake2b"]:
-        raise ValueError(f"{path}: the digest is not the manifest's: the file was changed")
+    check_entry(path, entry, verify=verify)
     tensors = _load_tensors(path)
     header = tensors.pop("header").tolist()
     if header[:2] != [rank, manifest.fingerprint]:
@@ -265,28 +258,3 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return dict(library.load_file(str(path)))
     except Exception as error:
         raise ValueError(f"{path}: not a part of a partition ({error})") from error
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that its name never stands for a part of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
