@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern.distributed.cut import Edges, LocalPart
+from gnnkern.distributed.cut import Edges, LocalPart, narrow
 from gnnkern.distributed.files import check_entry, entry_of, write_whole
 from gnnkern.distributed.hierarchy import Hierarchy
 from gnnkern.distributed.partition import Partition
@@ -25,6 +25,9 @@ _FORMAT = "gnnkern partition"
 # Tensors of nodes and edges are stored under a prefix, so that no name meets one of the graph's.
 _NODE = "node."
 _EDGE = "edge."
+
+# Of `Edges`, what stays as narrow as it is stored.
+_PER_EDGE = ("indptr", "indices", "edge_id")
 
 Tensors = Mapping[str, Tensor]
 
@@ -207,7 +210,7 @@ def load_part(
 def _tensors_of(part: LocalPart) -> dict[str, Tensor]:
     tensors = {
         "header": torch.tensor([part.rank, part.fingerprint]),
-        "owned": _narrow(part.owned, part.num_nodes),
+        "owned": narrow(part.owned, part.num_nodes),
     }
     for name, edges in (("forward", part.forward), ("backward", part.backward)):
         if edges is None:
@@ -215,12 +218,13 @@ def _tensors_of(part: LocalPart) -> dict[str, Tensor]:
         for key, value in edges.__dict__.items():
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)
             most = int(tensor.max()) if tensor.numel() else 0
-            tensors[f"{name}.{key}"] = _narrow(tensor, most)
+            tensors[f"{name}.{key}"] = narrow(tensor, most)
     return tensors
 
 
 def _edges_from(tensors: Mapping[str, Tensor], name: str) -> Edges:
-    fields = {key: tensors[f"{name}.{key}"].long() for key in Edges.__dataclass_fields__}
+    fields = {key: tensors[f"{name}.{key}"] for key in Edges.__dataclass_fields__}
+    fields |= {key: x.long() for key, x in fields.items() if key not in _PER_EDGE}
     first, last = fields.pop("interior").tolist()
     return Edges(**fields, interior=(first, last))
 
@@ -232,10 +236,6 @@ def _rows_of(
         return {}
     rows = tensors(ids) if callable(tensors) else {name: x[ids] for name, x in tensors.items()}
     return {prefix + name: x.contiguous() for name, x in rows.items()}
-
-
-def _narrow(tensor: Tensor, most: int) -> Tensor:
-    return tensor.to(torch.int32 if most < 2**31 else torch.int64).contiguous()
 
 
 def _safetensors() -> Any:

@@ -142,10 +142,11 @@ def _message(
     found = watch.asked(others if group is None else [_global(group, rank) for rank in others])
     whom = f"rows of {_names(owed)}" if owed else _names(others)
     says = f" {found}." if found else ""
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    # The rest of its first line is advice.
+    reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
     return (
         f"rank {mine}: {call} did not end; waited {seconds:.1f} s for {whom}.{says} The process "
-        f"group says: {first_line}"
+        f"group says: {reason}"
     )
 
 

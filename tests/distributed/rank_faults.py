@@ -6,13 +6,14 @@ import itertools
 import os
 import resource
 import signal
+import warnings
 
 import rank_training
 import torch
 import torch.distributed as dist
 
 from gnnkern.cli import main
-from gnnkern.distributed import checkpoint, waiting
+from gnnkern.distributed import checkpoint, waiting, watch
 from gnnkern.distributed.exchange import HaloExchange
 from gnnkern.distributed.packing import unpack
 from gnnkern.distributed.watch import Watch
@@ -41,7 +42,7 @@ def _before(step, exchange):
 
 
 def _break(owner, name, rank, when, action):
-    """Have one rank do something before a call of a function, when it is that one, by its number."""
+    """Have one rank do something before a call of a function; by its number, `when` says which."""
     if dist.get_rank() != rank:
         return
     real, numbers = getattr(owner, name), itertools.count(1)
@@ -83,6 +84,7 @@ def command(arguments, fault=None):
         }
         owner, name, when, action = faults[what]
         _break(owner, name, rank, when, action)
+    watch._EVERY = 0.2
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         code = main(arguments)
@@ -108,7 +110,9 @@ def state_of(place, ranks):
         name: torch.empty(of.size, dtype=of.properties.dtype)
         for name, of in reader.read_metadata().state_dict_metadata.items()
     }
-    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
     state = {
         name: unpack(tensors, name) for name in ("shared", *(f"rank{k}" for k in range(ranks)))
     }

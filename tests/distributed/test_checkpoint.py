@@ -62,7 +62,11 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("model", "policy"), [("gcn", "exact"), ("gat", "anneal:3,1")], ids=["exact", "anneal"]
+    ("model", "policy"),
+    [
+        pytest.param("gat", "anneal:3,1", id="anneal"),
+        pytest.param("gcn", "exact", id="exact", marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_that_died_goes_on_bit_for_bit(train, tmp_path, model, policy):
     """Weights, optimizer, halo rows, generators and record; attention drops weights at random."""
@@ -86,24 +90,29 @@ def test_a_training_that_died_goes_on_bit_for_bit(train, tmp_path, model, policy
     ]
     assert same(*states)
     assert states[0]["rank0"]["schedule"]["sites"]
-    if model != "gcn":
-        return
-    # The same on other numbers of ranks.
-    for ranks in (1, 2):
-        shutil.rmtree(tmp_path / "broken" / "step-00000008")
-        answers, other = train(ranks, "broken", *options, "--resume")
-        assert "its halo rows are dropped, and the next step is exact" in answers[0][1], answers
-        assert other["losses"][:6] == whole["losses"][:6]
-        assert other["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "then"),
+    [(2, 1), (1, 2), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((3, 2), (2, 4)))],
+)
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(train, tmp_path, ranks, then):
+    """Losses are those of the exact training that did not stop, whatever was in the halo."""
+    _, whole = train(ranks, "whole")
+    shutil.copytree(tmp_path / "whole" / "step-00000006", tmp_path / "other" / "step-00000006")
+    answers, other = train(then, "other", "--resume")
+    assert "its halo rows are dropped, and the next step is exact" in answers[0][1], answers
+    assert other["losses"][:6] == whole["losses"][:6]
+    assert other["losses"] == pytest.approx(whole["losses"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        ("killed in a checkpoint", 1, 2),
         ("killed in a checkpoint", 0, 4),
         ("full disk", 1, 2),
-        ("full disk", 0, 2),
+        pytest.param(("killed in a checkpoint", 1, 2), marks=pytest.mark.slow),
+        pytest.param(("full disk", 0, 2), marks=pytest.mark.slow),
     ],
     ids=lambda fault: f"{fault[0]} {fault[1]}",
 )

@@ -12,11 +12,18 @@ from gnnkern.cli import main
 
 pytestmark = pytest.mark.dist
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        pytest.param(0, signal.SIGKILL, id="0-killed", marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGKILL, id="2-killed"),
+        pytest.param(0, signal.SIGSTOP, id="0-stopped"),
+        pytest.param(2, signal.SIGSTOP, id="2-stopped", marks=pytest.mark.slow),
+    ],
+)
 def test_a_rank_that_is_gone_is_named(victim, number):
     begin = time.monotonic()
     with Forked(3, rank_faults.train_until, victim, number, 3, 2, timeout=TIMEOUT) as ranks:
@@ -34,7 +41,9 @@ def test_a_rank_that_is_gone_is_named(victim, number):
     assert seconds < 3 * TIMEOUT + (TIMEOUT if number == signal.SIGSTOP else 0)
 
 
-@pytest.mark.parametrize("culprit", [0, 1, 2])
+@pytest.mark.parametrize(
+    "culprit", [1, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (0, 2))]
+)
 def test_the_rank_whose_features_are_no_numbers_is_named(culprit):
     """And not those that its rows infected."""
     with Forked(3, rank_faults.bad_features, culprit) as ranks:
