@@ -25,6 +25,8 @@ from gnnkern.distributed.command import add_partition
 from gnnkern.distributed.plan_command import add_plan
 from gnnkern.distributed.train_command import add_ranks, train_parts
 from gnnkern.distributed.train_log import in_words
+from gnnkern.distributed.training import NotFinite
+from gnnkern.distributed.watch import RankLost
 from gnnkern.hardware import probe
 from gnnkern.hardware.report import print_machine
 from gnnkern.plots import plot_comparisons, plot_trainings
@@ -34,6 +36,9 @@ from gnnkern.train import TrainResult, check_trainable, train_node_classifier, w
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+# Errors that say what is wrong: no traceback is printed.
+_SAID = (ValueError, ImportError, OSError, BackendUnavailable, RankLost, NotFinite)
 
 # Tables keep their shape where the output is a file.
 _FILE_WIDTH = 120
@@ -91,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "threads", None) is not None:
             torch.set_num_threads(options.threads)
         return options.run(options) or 0
-    except (ValueError, ImportError, OSError, BackendUnavailable) as error:
+    except _SAID as error:
         print(f"gnnkern: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -259,6 +264,8 @@ def _train(options: argparse.Namespace) -> None:
         return
     if options.log_file is not None:
         raise ValueError("train: --log-file is for a training with --parts")
+    if options.checkpoint is not None or options.resume:
+        raise ValueError("train: --checkpoint and --resume need --parts; one process is --parts 1")
     data = load(options.data)
     seeds = [options.seed] if options.seeds is None else options.seeds
     splits = [options.split] if options.splits is None else options.splits

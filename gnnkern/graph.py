@@ -268,16 +268,26 @@ class Graph:
         """[2, E] int64: sources and destinations in the caller's edge order."""
         cached: Tensor | None = self._cache.get("edge_index")
         if cached is None:
-            nodes = torch.arange(self.num_dst, device=self.device)
-            dst = torch.repeat_interleave(nodes, self.in_degree.long(), output_size=self.num_edges)
-            by_row = torch.stack((self.indices.long(), dst))
-            if self.edge_id is None:
-                cached = by_row
-            else:
-                cached = torch.empty_like(by_row)
-                cached[:, self.edge_id.long()] = by_row
-            self._cache["edge_index"] = cached
+            cached = self._cache["edge_index"] = self._new_edge_index()
         return cached
+
+    def _new_edge_index(self) -> Tensor:
+        """The same, which nobody keeps."""
+        nodes = torch.arange(self.num_dst, device=self.device)
+        by_row = torch.stack((self.indices.long(), self._at_rows(nodes)))
+        return self._in_edge_order(by_row)
+
+    def _at_rows(self, x: Tensor) -> Tensor:  # [num_dst] -> [E]
+        """A number per destination, once for each sorted edge into it."""
+        return torch.repeat_interleave(x, self.in_degree.long(), output_size=self.num_edges)
+
+    def _in_edge_order(self, by_row: Tensor) -> Tensor:  # [..., E]
+        """What belongs to sorted edges, in the caller's edge order."""
+        if self.edge_id is None:
+            return by_row
+        out = torch.empty_like(by_row)
+        out[..., self.edge_id.long()] = by_row
+        return out
 
     @property
     def by_edge(self) -> Graph:
@@ -370,11 +380,15 @@ class Graph:
     def _without_loops(self) -> tuple[Graph, Tensor]:
         cached = self._cache.get("without_loops")
         if cached is None:
-            src, dst = self.edge_index
-            kept = (src != dst).nonzero().squeeze(1)
+            kept = self._not_loops(self.edge_index)
             graph = self._with_edges(self.edge_index[:, kept])
             cached = self._cache["without_loops"] = (graph, kept)
         return cached
+
+    def _not_loops(self, edge_index: Tensor) -> Tensor:  # [2, E] -> [E']
+        """The positions of edges between different nodes."""
+        kept: Tensor = (edge_index[0] != edge_index[1]).nonzero().squeeze(1)
+        return kept
 
     def add_self_loops(
         self, edge_attr: Tensor | None = None, fill_value: float | Tensor = 1.0
@@ -400,11 +414,13 @@ class Graph:
                 f"Graph.add_self_loops: needs num_src == num_dst, got {self.num_src} and "
                 f"{self.num_dst}"
             )
-        _, kept = self._without_loops()
         graph = self._cache.get("with_loops")
         if graph is None:
+            # Not kept: with its int64 it would outweigh the graph.
+            edge_index = self._cache.get("edge_index")
+            edge_index = self._new_edge_index() if edge_index is None else edge_index
             nodes = torch.arange(self.num_dst, device=self.device).expand(2, -1)
-            edge_index = torch.cat((self.edge_index[:, kept], nodes), 1)
+            edge_index = torch.cat((edge_index[:, self._not_loops(edge_index)], nodes), 1)
             graph = self._cache["with_loops"] = self._with_edges(edge_index)
         if edge_attr is None:
             return graph
@@ -413,6 +429,7 @@ class Graph:
                 f"Graph.add_self_loops: edge_attr must have shape [E={self.num_edges}, ...], got "
                 f"{list(edge_attr.shape)}"
             )
+        _, kept = self._without_loops()
         loops = edge_attr.new_empty((self.num_dst, *edge_attr.shape[1:]))
         loops = loops.copy_(torch.as_tensor(fill_value).to(loops).expand_as(loops))
         src, dst = self.edge_index
@@ -455,17 +472,28 @@ class Graph:
         key = f"gcn_weights {dtype}"
         cached: Tensor | None = self._cache.get(key)
         if cached is None:
-            ones = torch.ones(self.num_edges, dtype=dtype, device=self.device)
-            cached = self._cache[key] = self._normalised(ones)
+            cached = self._cache[key] = self._normalised_alike(dtype)
         return cached
+
+    def _normalised_alike(self, dtype: torch.dtype) -> Tensor:
+        """The weights where every edge weighs 1: of the degrees, without an edge list."""
+        degree = self.in_degree.to(_native.accumulate_dtype(dtype))
+        scale = _inverse_root(degree)
+        by_row = self.at_sources(scale)[self.indices.long()] * self._at_rows(scale)
+        return self._in_edge_order(by_row.to(dtype))
 
     def _normalised(self, weight: Tensor) -> Tensor:
         src, dst = self.edge_index
         # Halves cannot count a hub's edges: degrees are summed wide and the result rounded once.
         wide = weight.to(_native.accumulate_dtype(weight.dtype))
         degree = wide.new_zeros(self.num_dst).index_add(0, dst, wide)
-        scale = degree.pow(-0.5).masked_fill(degree == 0, 0.0)
+        scale = _inverse_root(degree)
         return (self.at_sources(scale)[src] * wide * scale[dst]).to(weight.dtype)
+
+
+def _inverse_root(degree: Tensor) -> Tensor:
+    """1 / sqrt(degree), 0 of a degree of 0."""
+    return degree.pow(-0.5).masked_fill(degree == 0, 0.0)
 
 
 def _check_index(who: str, name: str, tensor: object) -> None:

@@ -14,7 +14,7 @@ from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.quality import halo_pairs
 from gnnkern.graph import Graph
 
-__all__ = ["Edges", "LocalPart", "cut"]
+__all__ = ["Edges", "LocalPart", "cut", "narrow"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class Edges:
     """The edges of the owned rows in one direction, and the rows that they need of other ranks.
 
     Columns below n are owned nodes, those from n on are ghosts. The columns of a row stand in the
-    order that they have in the whole graph.
+    order that they have in the whole graph. What has a number per edge, and `indptr`, is int32
+    where the numbers fit.
 
     Attributes:
         indptr: [n + 1] where each row begins.
@@ -173,5 +174,19 @@ def _edges(
     indices = number[graph.indices[position].long()]
     send_rows = number[sent]
     number[ghosts] = -1
-    edge_id = position if graph.edge_id is None else graph.edge_id[position].long()
-    return Edges(indptr, indices, edge_id, ghosts, ghost_splits, send_rows, send_splits, interior)
+    edge_id = position if graph.edge_id is None else graph.edge_id[position]
+    return Edges(
+        narrow(indptr, len(position)),
+        narrow(indices, len(owned) + len(ghosts)),
+        narrow(edge_id, graph.num_edges),
+        ghosts,
+        ghost_splits,
+        send_rows,
+        send_splits,
+        interior,
+    )
+
+
+def narrow(tensor: Tensor, most: int) -> Tensor:
+    """The same numbers, none above `most`, in int32 where that holds them, else in int64."""
+    return tensor.to(torch.int32 if most < 2**31 - 1 else torch.int64).contiguous()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gnnkern.distributed.hierarchy import LEVELS
 from gnnkern.distributed.plan import HaloPlan
+from gnnkern.distributed.waiting import start_exchange
 from gnnkern.distributed.wire import Codec, Wire, WireMemory, as_wire
 from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
@@ -271,8 +272,8 @@ class _Call:
         exchange.traffic.add(rows, sent.shape[1] * sent.element_size())
         self._buffers = (sent, received)
         if not exchange.is_alone and sent.shape[1]:
-            self._work = dist.all_to_all_single(
-                received, sent, received_splits, sent_splits, group=exchange.group, async_op=True
+            self._work = start_exchange(
+                name, received, sent, received_splits, sent_splits, exchange.group
             )
         return received
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from gnnkern.distributed.cut import Edges, LocalPart, cut
 from gnnkern.distributed.exchange import Exchange, HaloExchange, Traffic
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.plan import HaloPlan
+from gnnkern.distributed.waiting import all_reduce
 from gnnkern.distributed.wire import Wire
 from gnnkern.graph import Graph
 
@@ -49,7 +51,7 @@ class PartitionedGraph(Graph):
         exact: Brings the ghosts' rows.
         exchange: What ops ask for ghosts: `exact`, or what stands in for it (`with_exchange`).
         owned: int64 [n] global ids of the rows. Features are `x[owned]`.
-        local_edges: int64 [E_local] position of each edge in the whole graph's order; None for a
+        local_edges: [E_local] position of each edge in the whole graph's order; None for a
             graph derived from another (with self loops, or without).
         interior_rows: The range of rows without a ghost.
     """
@@ -333,6 +335,8 @@ class PartitionedGraph(Graph):
             for name in sources:
                 outside[name] = torch.cat([arguments[name], ghosts[name]])
             outer = op(self._boundary, **(arguments | outside))
+            # Rows with their ghosts' behind them: not to be there together with the result.
+            del outside
         out = self._join(inner, outer, result)
         wanted = any(x.requires_grad for x in ghosts.values())
         if wanted and not (isinstance(outer, Tensor) and outer.requires_grad):
@@ -362,8 +366,8 @@ class PartitionedGraph(Graph):
         if place == "src":
             return x
         first, last = self.interior_rows if place == "dst" else self._interior_edges()
-        if place == "edge" and self.edge_id is not None:
-            return x.index_select(0, self.edge_id[first:last])
+        if place == "edge":
+            x = self._by_row(x)
         return x[first:last]
 
     def _outside(self, x: Tensor, place: str) -> Tensor:
@@ -371,9 +375,23 @@ class PartitionedGraph(Graph):
         if place == "src":
             return x
         first, last = self.interior_rows if place == "dst" else self._interior_edges()
-        if place == "edge" and self.edge_id is not None:
-            return x.index_select(0, torch.cat([self.edge_id[:first], self.edge_id[last:]]))
+        if place == "edge":
+            x = self._by_row(x)
         return x[last:] if first == 0 else torch.cat([x[:first], x[last:]])
+
+    def _by_row(self, x: Tensor) -> Tensor:  # [E_local, ...] -> [E_local, ...]
+        """An edge tensor in the order of the rows; the last one, such as a weight, is kept."""
+        if self.edge_id is None:
+            return x
+        known = self._cache.get("by_row")
+        if known is not None and known[0]() is x and known[1] == x._version:
+            sorted_x: Tensor = known[2]
+            return sorted_x
+        out = x.index_select(0, self.edge_id)
+        # What autograd or an inference mode made is not there for the next call.
+        if not (x.requires_grad or x.is_inference()):
+            self._cache["by_row"] = (weakref.ref(x), x._version, out)
+        return out
 
     def _join(self, inner: Any, outer: Any, result: str) -> Any:
         """Results of the interior and of the other rows, in order."""
@@ -444,5 +462,5 @@ class PartitionedGraph(Graph):
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, such as the gradient of a weight."""
         if not self.exact.is_alone:
-            dist.all_reduce(x, group=self.exact.group)
+            all_reduce(x, self.exact.group)
         return x

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gnnkern.distributed.cover import SPMM, Cover
 from gnnkern.distributed.graph import PartitionedGraph
+from gnnkern.distributed.waiting import all_reduce
 from gnnkern.distributed.window import Known, Period, WindowedExchange
 from gnnkern.distributed.wire import Wire
 from gnnkern.graph import Graph
@@ -210,7 +211,7 @@ def _drift(
     steps = size.new_tensor(exchange.drift)
     numbers = torch.cat([steps, growth.reshape(1), cut_mass.reshape(1)])
     if not graph.exact.is_alone:
-        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=graph.exact.group)
+        all_reduce(numbers, graph.exact.group, dist.ReduceOp.MAX)
     *by_step, growth_all, cut_all = numbers.tolist()
     bound = 0.0
     for drift in by_step:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gnnkern.distributed.cut import Edges, LocalPart
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
+from gnnkern.distributed.waiting import all_reduce, waiting_for
 
 __all__ = ["HaloPlan", "PlanMismatch"]
 
@@ -139,12 +140,13 @@ class HaloPlan:
             table[:, 3] = self.hierarchy.size
             table[:, 4] = _digest_bytes(wire.encode())
         got = torch.empty_like(mine, device=device)
-        dist.all_to_all_single(got, mine.to(device), group=group)
+        with waiting_for("comparison of plans", group):
+            dist.all_to_all_single(got, mine.to(device), group=group)
         differs = got.cpu() != expected
         wrong = differs.any(1).nonzero().flatten().tolist()
         verdict = torch.tensor([world if fits and not wrong else dist.get_rank(group)])
         verdict = verdict.to(device)
-        dist.all_reduce(verdict, dist.ReduceOp.MIN, group=group)
+        all_reduce(verdict, group, dist.ReduceOp.MIN)
         first = int(verdict)
         if first == world:
             return

@@ -228,7 +228,7 @@ class Site:
     def state_dict(self) -> dict[str, Any]:
         """What is held, what was sent, and what rounding left out of it."""
         self.settle()
-        left = {} if self._memory is None else dict(self._memory.left)
+        left = {} if self._memory is None else self._memory.state_dict()
         return {"ghosts": list(self.ghosts), "sent": list(self.sent), "left_out": left}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -236,7 +236,7 @@ class Site:
         self.ghosts, self.sent = list(state["ghosts"]), list(state["sent"])
         self._under_way, self._rows = None, []
         if self._memory is not None:
-            self._memory.left = dict(state["left_out"])
+            self._memory.load_state_dict(state["left_out"])
 
     # -- inside ------------------------------------------------------------------------------------
 

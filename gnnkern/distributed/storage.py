@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnkern.distributed.cut import Edges, LocalPart
+from gnnkern.distributed.cut import Edges, LocalPart, narrow
+from gnnkern.distributed.files import check_entry, entry_of, write_whole
 from gnnkern.distributed.hierarchy import Hierarchy
 from gnnkern.distributed.partition import Partition
 
@@ -22,10 +22,12 @@ __all__ = ["FORMAT_VERSION", "Manifest", "load_manifest", "load_part", "save_par
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _FORMAT = "gnnkern partition"
-_CHUNK = 1 << 22
 # Tensors of nodes and edges are stored under a prefix, so that no name meets one of the graph's.
 _NODE = "node."
 _EDGE = "edge."
+
+# Of `Edges`, what stays as narrow as it is stored.
+_PER_EDGE = ("indptr", "indices", "edge_id")
 
 Tensors = Mapping[str, Tensor]
 
@@ -105,12 +107,10 @@ def save_parts(
         tensors = _tensors_of(part)
         tensors |= _rows_of(_NODE, node_tensors, part.owned)
         tensors |= _rows_of(_EDGE, edge_tensors, part.forward.edge_id)
-        _write(place / name, lambda path, tensors=tensors: _save_tensors(tensors, path))  # type: ignore[misc]
+        write_whole(place / name, lambda path, tensors=tensors: _save_tensors(tensors, path))  # type: ignore[misc]
         files.append(
-            {
-                "name": name,
-                "bytes": (place / name).stat().st_size,
-                "blake2b": _file_digest(place / name),
+            entry_of(place / name)
+            | {
                 "nodes": len(part.owned),
                 "edges": len(part.forward.indices),
                 "ghosts": len(part.forward.ghosts),
@@ -129,7 +129,7 @@ def save_parts(
     )
     content = {"format": _FORMAT, "version": FORMAT_VERSION, **manifest.__dict__}
     text = json.dumps(content, indent=1)
-    _write(place / _MANIFEST, lambda path: path.write_text(text + "\n"))
+    write_whole(place / _MANIFEST, lambda path: path.write_text(text + "\n"))
     return manifest
 
 
@@ -181,11 +181,7 @@ def load_part(
     path = Path(folder) / entry["name"]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the part of rank {rank} is missing")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise ValueError(f"{path}: {size} bytes, expected {entry['bytes']}: the file is torn")
-    if verify and _file_digest(path) != entry["blake2b"]:
-        raise ValueError(f"{path}: the digest is not the manifest's: the file was changed")
+    check_entry(path, entry, verify=verify)
     tensors = _load_tensors(path)
     header = tensors.pop("header").tolist()
     if header[:2] != [rank, manifest.fingerprint]:
@@ -214,7 +210,7 @@ def load_part(
 def _tensors_of(part: LocalPart) -> dict[str, Tensor]:
     tensors = {
         "header": torch.tensor([part.rank, part.fingerprint]),
-        "owned": _narrow(part.owned, part.num_nodes),
+        "owned": narrow(part.owned, part.num_nodes),
     }
     for name, edges in (("forward", part.forward), ("backward", part.backward)):
         if edges is None:
@@ -222,12 +218,13 @@ def _tensors_of(part: LocalPart) -> dict[str, Tensor]:
         for key, value in edges.__dict__.items():
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)
             most = int(tensor.max()) if tensor.numel() else 0
-            tensors[f"{name}.{key}"] = _narrow(tensor, most)
+            tensors[f"{name}.{key}"] = narrow(tensor, most)
     return tensors
 
 
 def _edges_from(tensors: Mapping[str, Tensor], name: str) -> Edges:
-    fields = {key: tensors[f"{name}.{key}"].long() for key in Edges.__dataclass_fields__}
+    fields = {key: tensors[f"{name}.{key}"] for key in Edges.__dataclass_fields__}
+    fields |= {key: x.long() for key, x in fields.items() if key not in _PER_EDGE}
     first, last = fields.pop("interior").tolist()
     return Edges(**fields, interior=(first, last))
 
@@ -239,10 +236,6 @@ def _rows_of(
         return {}
     rows = tensors(ids) if callable(tensors) else {name: x[ids] for name, x in tensors.items()}
     return {prefix + name: x.contiguous() for name, x in rows.items()}
-
-
-def _narrow(tensor: Tensor, most: int) -> Tensor:
-    return tensor.to(torch.int32 if most < 2**31 else torch.int64).contiguous()
 
 
 def _safetensors() -> Any:
@@ -265,28 +258,3 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return dict(library.load_file(str(path)))
     except Exception as error:
         raise ValueError(f"{path}: not a part of a partition ({error})") from error
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that its name never stands for a part of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

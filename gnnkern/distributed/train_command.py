@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gnnkern.data import load
+from gnnkern.distributed.bytes_by_epoch import BytesByEpoch
+from gnnkern.distributed.checkpoint import Checkpoints
 from gnnkern.distributed.command import node_tensors_of
 from gnnkern.distributed.cut import cut
 from gnnkern.distributed.graph import PartitionedGraph
@@ -27,6 +29,8 @@ from gnnkern.distributed.record import over_ranks, summary
 from gnnkern.distributed.storage import load_manifest, load_part
 from gnnkern.distributed.train_log import EpochLog
 from gnnkern.distributed.training import PartTraining
+from gnnkern.distributed.waiting import waiting_for
+from gnnkern.distributed.watch import Watch, diagnosis_before_the_end
 from gnnkern.distributed.window import Period
 from gnnkern.distributed.wire import as_wire
 from gnnkern.memory import PeakMemory
@@ -104,11 +108,25 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="seconds after which a rank gives up waiting for the others; default: 600",
     )
+    ranks.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints in DIR"
+    )
+    ranks.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=10,
+        metavar="N",
+        help="epochs from one checkpoint to the next; default: 10",
+    )
+    ranks.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in DIR, if any"
+    )
 
 
 # Options of a training in one process that one on ranks does not have.
 _ALONE = {"plain": False, "backend": None, "device": "cpu", "patience": None}
 _ALONE |= {"seeds": None, "splits": None}
+_OF_A_CHECKPOINT = ("model", "policy", "warmup", "seed", "split")
 _RECIPE = ("epochs", "lr", "weight_decay", "hidden", "heads", "dropout")
 
 
@@ -129,7 +147,8 @@ def train_parts(options: argparse.Namespace) -> TrainResult | None:
         timeout = datetime.timedelta(seconds=options.timeout)
         dist.init_process_group("gloo", timeout=timeout)
     try:
-        return _train(options)
+        with Watch(), diagnosis_before_the_end():
+            return _train(options)
     finally:
         if ours:
             dist.destroy_process_group()
@@ -173,11 +192,14 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         graph.prepare()
         prepared = time.perf_counter()
         title = f"{name} {options.model} on {world} ranks"
+        by_epoch = BytesByEpoch(graph)
         with training_progress(title, enabled=rank == 0 and not options.quiet) as report:
+            report = by_epoch.after_epoch(_with_checkpoints(options, training, name, report))
             _run(training, report, options.log_file, rank)
     totals = summary(over_ranks(graph, training.records))
     sent = torch.tensor([graph.traffic.bytes[level] for level in LEVELS])
     by_level = dict(zip(LEVELS, graph.sum_over_ranks(sent).tolist(), strict=True))
+    bytes_by_epoch = by_epoch.of_all_ranks()
     if rank != 0:
         return None
     return TrainResult(
@@ -198,7 +220,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         settings=asdict(recipe)
         | {"parts": world, "hosts": hierarchy.hosts, "policy": options.policy}
         | {"period": period, "wire": options.wire, "cover": options.cover}
-        | {"bytes_sent": by_level, "exchanges": totals},
+        | {"bytes_sent": by_level, "bytes_by_epoch": bytes_by_epoch, "exchanges": totals},
         losses=training.losses,
         val_scores=training.val_scores,
         epoch_seconds=training.epoch_seconds,
@@ -239,6 +261,30 @@ def _run(training: PartTraining, report: Report, path: Path | None, rank: int) -
         training.train(after)
     finally:
         log.close()
+
+
+def _with_checkpoints(
+    options: argparse.Namespace, training: PartTraining, name: str, report: Report
+) -> Report:
+    """Resume where that is asked for; a report that makes checkpoints too."""
+    if options.checkpoint is None:
+        if options.resume:
+            raise ValueError("train: --resume needs --checkpoint DIR")
+        return report
+    settings = {key: getattr(options, key) for key in _OF_A_CHECKPOINT}
+    settings |= asdict(training.recipe) | {"data": name, "nodes": training.num_nodes}
+    checkpoints = Checkpoints(
+        options.checkpoint, training, settings, every=options.checkpoint_every
+    )
+    if options.resume:
+        found = checkpoints.resume()
+        if training.graph.exact.plan.rank == 0 and not options.quiet:
+            print(f"train: {found}", file=sys.stderr)
+    elif not checkpoints.is_empty():
+        raise ValueError(
+            f"train: {options.checkpoint} has checkpoints; add --resume, or name another folder"
+        )
+    return checkpoints.after_epoch(report)
 
 
 def _part(
@@ -286,7 +332,8 @@ def _part(
         ]
     if dist.is_initialized():
         # Made once: a partitioner need not give two processes the same.
-        dist.broadcast_object_list(made, 0)
+        with waiting_for("broadcast of parts"):
+            dist.broadcast_object_list(made, 0)
     assert made[0] is not None
     (part,) = cut(data.graph(), made[0], ranks=range(rank, rank + 1))
     rows = {name: tensor[part.owned] for name, tensor in node_tensors_of(data).items()}

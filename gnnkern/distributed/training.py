@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.link_schedule import schedule_for
+from gnnkern.distributed.origin import origin_of
 from gnnkern.distributed.policies import Policy
 from gnnkern.distributed.record import StepRecord
+from gnnkern.distributed.waiting import all_reduce, begin_step, waiting_for
 from gnnkern.distributed.wire import Wire
 from gnnkern.metrics import roc_auc
 from gnnkern.nn.net import Net
@@ -37,7 +39,8 @@ def share_weights(module: nn.Module, group: dist.ProcessGroup | None = None) -> 
     source = 0 if group is None else dist.get_global_rank(group, 0)
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
-            dist.broadcast(tensor, source, group=group)
+            with waiting_for("broadcast of weights", group):
+                dist.broadcast(tensor, source, group=group)
 
 
 def sum_gradients(module: nn.Module, loss: Tensor, graph: PartitionedGraph, step: int) -> float:
@@ -76,7 +79,7 @@ def _whose(graph: PartitionedGraph, finite: bool, step: int) -> str:
     rank, world = graph.exact.plan.rank, graph.exact.plan.hierarchy.size
     first = torch.tensor([world if finite else rank])
     if not graph.exact.is_alone:
-        dist.all_reduce(first, dist.ReduceOp.MIN, group=graph.exact.group)
+        all_reduce(first, graph.exact.group, dist.ReduceOp.MIN)
     return (
         f"training: the loss or a gradient of rank {int(first)} is not finite in step {step}; no "
         "weight was changed"
@@ -187,23 +190,36 @@ class PartTraining:
 
     def step(self, step: int) -> float:
         """One epoch, numbered from 0; the loss over all training nodes."""
+        begin_step(f"step {step}")
         self.net.train()
-        self.dropout.begin(self.schedule.window(step))
         self.optimizer.zero_grad()
-        logits = self.net(self.x, self.schedule.begin(step))  # [n, C]
-        mask = self.masks["train"]
-        loss = F.cross_entropy(logits[mask], self.y[mask], reduction="sum")
-        loss = loss / max(self.counts["train"], 1)
+        loss = self._loss(step, self.schedule.begin(step))
         # On every rank, with nodes to train on or without: others wait for its gradients.
         loss.backward()
-        total = sum_gradients(self.net, loss, self.graph, step)
+        try:
+            total = sum_gradients(self.net, loss, self.graph, step)
+        except NotFinite as error:
+            whose = origin_of(self.graph, self.x, lambda graph: self._loss(step, graph))
+            if whose is None:
+                raise
+            raise NotFinite(f"training: {whose}, in step {step}; no weight was changed") from error
         self.optimizer.step()
         self.records.append(self.schedule.record())
         return total
 
+    def _loss(self, step: int, graph: PartitionedGraph) -> Tensor:
+        """This rank's share of the loss."""
+        self.dropout.begin(self.schedule.window(step))
+        logits = self.net(self.x, graph)  # [n, C]
+        mask = self.masks["train"]
+        loss = F.cross_entropy(logits[mask], self.y[mask], reduction="sum")
+        share: Tensor = loss / max(self.counts["train"], 1)
+        return share
+
     @torch.no_grad()
     def evaluate(self) -> Scores:
         """Exact scores over the nodes of all ranks."""
+        begin_step(f"evaluation {len(self.losses)}")
         self.net.eval()
         logits = self.net(self.x, self.graph)  # [n, C]
         val = self.masks["val"]
@@ -229,25 +245,37 @@ class PartTraining:
         return Scores(of_part["val"], val_loss, of_part["test"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed training needs, of this rank."""
+        """Everything that a resumed training needs, of this rank.
+
+        "schedule", with its ghosts, "records", and "rng", the state of torch's generator, are of
+        this rank and this part; the rest is the same on every rank, whatever the parts.
+        """
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "records": [record.numbers() for record in self.records],
+            "rng": torch.get_rng_state(),
             "losses": self.losses,
             "val_scores": self.val_scores,
+            "epoch_seconds": self.epoch_seconds,
             "best": asdict(self.best),
             "best_epoch": self.best_epoch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken, with the same part: bit for bit as without a stop."""
+        """Go on where `state_dict` was taken: with the same part bit for bit as without a stop.
+
+        Of other parts there are none that are of a rank: the next step is exact then.
+        """
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.records = [StepRecord.from_numbers(each) for each in state["records"]]
+        self.records = [StepRecord.from_numbers(each) for each in state.get("records", [])]
+        if "schedule" in state:
+            self.schedule.load_state_dict(state["schedule"])
+            torch.set_rng_state(state["rng"])
         self.losses, self.val_scores = list(state["losses"]), list(state["val_scores"])
+        self.epoch_seconds = list(state["epoch_seconds"])
         self.best, self.best_epoch = Scores(**state["best"]), state["best_epoch"]
 
 

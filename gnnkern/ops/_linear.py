@@ -94,7 +94,8 @@ class _SumRows(torch.autograd.Function):
     def forward(
         ctx: Any, fwd: Csr, rev: Csr, x: Tensor, weight: Tensor | None, backend: str, reduce: str
     ) -> Tensor:
-        ctx.save_for_backward(*fwd, *rev, x, weight)
+        # The rows are read again for the gradient of a weight alone.
+        ctx.save_for_backward(*fwd, *rev, x if ctx.needs_input_grad[3] else None, weight)
         ctx.backend = backend
         ctx.reduce = reduce
         out: Tensor = run("spmm", *fwd, x, weight, reduce, backend)

@@ -10,7 +10,8 @@ from rank_checks import NAMES, normal, parts_of, whole_graph
 
 import gnnkern
 from gnnkern.cli import main
-from gnnkern.distributed import cut, load_manifest, load_part, partition, save_parts, storage
+from gnnkern.distributed import cut, load_manifest, load_part, partition, save_parts
+from gnnkern.distributed.files import file_digest
 
 each_name = pytest.mark.parametrize("name", NAMES)
 each_division = pytest.mark.parametrize("how", ["metis", "random", "lopsided"])
@@ -163,7 +164,7 @@ def test_a_part_of_another_partition_is_refused(folder):
     path.write_bytes((folder / "other" / path.name).read_bytes())
     content["files"][1] |= {
         "bytes": path.stat().st_size,
-        "blake2b": storage._file_digest(path),
+        "blake2b": file_digest(path),
     }
     (folder / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="of partition .* expected rank 1 of"):
