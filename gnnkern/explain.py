@@ -16,6 +16,7 @@ from gnnkern.hardware import Machine, cached_probe
 from gnnkern.hardware.cost import Cost, Edges, Gather, Times, cost, predict, times
 from gnnkern.hardware.op_traffic import INPUTS
 from gnnkern.ops._checks import check_graph, query_of
+from gnnkern.ops.scatter_reduce import UNORDERED_FIRST, implementations_of
 
 __all__ = ["Explanation", "explain"]
 
@@ -190,7 +191,13 @@ def explain(
     edges = _edges(name, given, main)
     call = _call(name, given, inputs, main)
     query = query_of(main)._replace(dtype=call["dtype"])
-    choice = backends.survey(name, known[name], query, given.get("backend"))
+    table = known[name]
+    if name == "scatter_reduce":
+        table = implementations_of(main, given["reduce"], given["deterministic"])
+    choice = backends.survey(name, table, query, given.get("backend"))
+    atomics = table is UNORDERED_FIRST and choice.backend == "cuda"
+    if atomics:
+        choice = choice._replace(why="deterministic=False allows its atomics, which sort nothing")
     machine = _machine(main.device) if machine is None else machine
     moved = cost(name, edges, **call)
     return Explanation(
@@ -205,7 +212,7 @@ def explain(
         machine=machine,
         times=None if machine is None else times(moved, machine, dtype=call["dtype"]),
         predicted_s={} if machine is None else predict(name, edges, machine=machine, **call),
-        advice=tuple(_advice(name, edges, call, inputs, machine)),
+        advice=tuple(_advice(name, edges, call, inputs, machine, sorts=not atomics)),
     )
 
 
@@ -372,6 +379,7 @@ def _advice(
     call: dict[str, Any],
     inputs: Mapping[str, Tensor],
     machine: Machine | None,
+    sorts: bool,
 ) -> list[str]:
     advice = []
     g = edges.graph
@@ -387,7 +395,7 @@ def _advice(
             f"edges listed by destination: the map of their order is {_size(edges.order_bytes)} "
             "per pass, and edge tensors would be read in a row"
         )
-    if name.startswith("scatter_"):
+    if name.startswith("scatter_") and sorts:
         advice.append(
             "a Graph and spmm, or segment_reduce of sorted rows, where the index is used again: "
             "every call sorts it"

@@ -66,6 +66,15 @@ void bind_row_reduce(const py::tuple& walk, Address out, Address argument, int a
              at(stream));
 }
 
+void bind_scatter_atomics(Address out, Address cells, Address sizes, Address status, Address x,
+                          Address index, int index_code, int dtype, int reduce, int64_t num_rows,
+                          int64_t num_groups, int64_t width, int64_t x_stride, Address stream) {
+  scatter_atomics(
+      {at(out), at(cells), at(sizes), at(status), at(x), at(index), index_type(index_code),
+       scalar_type(dtype), reduction(reduce), num_rows, num_groups, width, x_stride},
+      at(stream));
+}
+
 // What _shape of gnnkern/_cuda/attention_loops.py returns.
 AttentionShape attention_shape(const py::tuple& fields) {
   if (fields.size() != 8) throw py::value_error("the shape of attention has 8 fields");
@@ -209,6 +218,7 @@ void bind_cuda(py::module_& m) {
   m.def("make_plan", &bind_make_plan);
   m.def("inverse", &bind_inverse);
   m.def("row_reduce", &bind_row_reduce);
+  m.def("scatter_atomics", &bind_scatter_atomics);
   m.def("gat_attention", &bind_attention<gat_attention>);
   m.def("dot_attention", &bind_attention<dot_attention>);
   m.def("gatv2_attention", &bind_attention<gatv2_attention>);

@@ -16,12 +16,13 @@ namespace gnnkern::cuda {
 
 constexpr int kGatv2Edges = 2;
 
-// The bits of one lane's columns, a byte: where they are above 0.
+// The bits of one lane's columns, a byte: where they are above 0. No comparison is shifted: under
+// UBSan, GCC 12 then reads other elements.
 template <int count, typename value_t>
 __device__ __forceinline__ unsigned signs_of(const value_t (&values)[count]) {
   unsigned bits = 0;
 #pragma unroll
-  for (int k = 0; k < count; ++k) bits |= static_cast<unsigned>(values[k] > 0) << k;
+  for (int k = 0; k < count; ++k) bits |= values[k] > 0 ? 1u << k : 0u;
   return bits;
 }
 

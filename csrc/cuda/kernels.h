@@ -98,6 +98,27 @@ struct RowReduceArgs {
 };
 void row_reduce(const RowReduceArgs& args, void* stream);
 
+// out[i] = the reduction (sum, mean, max, min) over the rows of x whose index is i, by atomics in
+// no order; rows and groups are fewer than 2^32 - 1. A row whose group does not exist is in none.
+struct ScatterAtomicsArgs {
+  void* out;  // [num_groups, width]
+  // [num_groups, width] of the type that is computed in, zeros; of max and min integers of that
+  // size, the least ones. May be `out` where the sizes agree.
+  void* cells;
+  void* sizes;    // uint32 [num_groups], zeros: of a mean; otherwise null
+  void* status;   // int64: comes as the largest, leaves as the first row without a group, if any
+  const void* x;  // [num_rows, width], rows x_stride apart
+  const void* index;  // [num_rows]
+  IndexType index_type;
+  ScalarType dtype;
+  Reduce reduce;
+  int64_t num_rows;
+  int64_t num_groups;
+  int64_t width;
+  int64_t x_stride;
+};
+void scatter_atomics(const ScatterAtomicsArgs& args, void* stream);
+
 // -- edges ----------------------------------------------------------------------------------------
 
 struct EdgeOperand {

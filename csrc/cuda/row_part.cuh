@@ -26,6 +26,11 @@ __device__ __forceinline__ Integers integers_of(const void* data, IndexType type
   return {data, type == IndexType::kInt64};
 }
 
+// Whether a number lies in [0, count).
+__device__ __forceinline__ bool in_range(int64_t number, int64_t count) {
+  return number >= 0 && number < count;
+}
+
 // One element as it is computed with.
 template <typename scalar_t>
 __device__ __forceinline__ compute_of<scalar_t> load_one(const scalar_t* from) {

@@ -16,11 +16,12 @@ constexpr int kUnroll = 4;
 template <class Source>
 constexpr int kBlocksOf = 8;
 template <typename scalar_t, int kPack>
-constexpr int kBlocksOf<WeightedRows<scalar_t, kPack>> = kPack == 8 ? 6 : 7;
+constexpr int kBlocksOf<WeightedRows<scalar_t, kPack>> = kPack == 4 ? 7 : 6;
 template <typename scalar_t, int kPack>
-constexpr int kBlocksOf<CombinedRows<scalar_t, kPack>> = kPack == 8  ? 4
-                                                         : kPack > 1 ? 5
-                                                                     : 8;
+constexpr int kBlocksOf<CombinedRows<scalar_t, kPack>> = kPack == 8              ? 4
+                                                         : kPack > 1             ? 5
+                                                         : sizeof(scalar_t) == 8 ? 7
+                                                                                 : 8;
 template <typename scalar_t, int kPack>
 constexpr int kBlocksOf<WonRows<scalar_t, kPack>> = 5;
 

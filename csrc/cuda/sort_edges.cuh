@@ -9,11 +9,6 @@
 
 namespace gnnkern::cuda {
 
-// Whether a number lies in [0, count).
-__device__ __forceinline__ bool in_range(int64_t number, int64_t count) {
-  return number >= 0 && number < count;
-}
-
 // What is sorted: the row of every edge and its position. An edge that is not valid sorts behind
 // all rows; status[0] becomes the first of these, status[1] becomes 1 where rows descend.
 __global__ void __launch_bounds__(kPlanThreads, 4)

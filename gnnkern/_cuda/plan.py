@@ -9,7 +9,7 @@ from gnnkern._native import INDEX_CODES, Csr
 from gnnkern._triton import configs
 from gnnkern._walk import Walk, plan_shape, walk_segments, walk_with
 
-__all__ = ["make_plan", "segments_walk", "walk_of"]
+__all__ = ["check_numbers", "make_plan", "segments_walk", "walk_of"]
 
 # Rows and edges are numbered in 32 bits inside a kernel.
 _MOST = 2**32 - 1
@@ -37,10 +37,15 @@ def segments_walk(indptr: Tensor, num_edges: int, chunk_edges: int | None = None
     return _checked(walk_segments(indptr.contiguous(), num_edges, make_plan, chunk_edges))
 
 
-def _checked(walk: Walk) -> Walk:
-    if max(walk.num_rows, walk.num_edges) >= _MOST:
+def check_numbers(num_rows: int, num_edges: int) -> None:
+    """ValueError where rows or edges are more than the kernels number."""
+    if max(num_rows, num_edges) >= _MOST:
         raise ValueError(
-            f"the CUDA kernels take fewer than {_MOST} rows and edges, got {walk.num_rows} rows "
-            f"and {walk.num_edges} edges"
+            f"the CUDA kernels take fewer than {_MOST} rows and edges, got {num_rows} rows "
+            f"and {num_edges} edges"
         )
+
+
+def _checked(walk: Walk) -> Walk:
+    check_numbers(walk.num_rows, walk.num_edges)
     return walk

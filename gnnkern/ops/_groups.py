@@ -9,6 +9,7 @@ from gnnkern import _native, _sorting
 from gnnkern._native import Csr
 
 __all__ = [
+    "check_first_bad",
     "check_index",
     "check_positions",
     "check_range",
@@ -67,6 +68,14 @@ def check_range(
             f"{op}: {names[0]} must be in [0, {names[1]}={num_groups}), got {int(index[bad])} at "
             f"position {bad}"
         )
+
+
+def check_first_bad(op: str, index: Tensor, num_groups: int, first_bad: Tensor) -> None:
+    """The same of a kernel that found the first position out of range [1], or one beyond E."""
+    if index.device.type != "cpu":
+        _raise_later(op, first_bad >= index.shape[0], num_groups, ("index", "num_segments"))
+    elif first_bad < index.shape[0]:
+        check_range(op, index, num_groups, int(first_bad))
 
 
 def order_by_group(

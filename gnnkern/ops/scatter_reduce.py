@@ -25,6 +25,7 @@ from gnnkern.ops._linear import divide_rows
 from gnnkern.ops._operator import define, first_derivative_only, is_tracked, needs_gradient
 from gnnkern.ops._segments import mul_gradient
 from gnnkern.ops._transforms import Linear, batch_first, transformed, transforms_active
+from gnnkern.ops._unordered import UNORDERED, reduces_unordered, scatter_reduce_unordered
 from gnnkern.reference.scatter_reduce import scatter_reduce_reference
 
 __all__ = ["scatter_reduce"]
@@ -73,6 +74,17 @@ IMPLEMENTATIONS = (
     Implementation("reference", scatter_reduce_reference, reference_unsupported),
 )
 
+# Where rows may be reduced in any order: CUDA alone has kernels that need none.
+UNORDERED_FIRST = tuple(sorted(IMPLEMENTATIONS, key=lambda row: row.backend == "triton"))
+
+
+def implementations_of(x: Tensor, reduce: str, deterministic: bool) -> tuple[Implementation, ...]:
+    """The table for a call; `UNORDERED_FIRST` where CUDA would run its atomics."""
+    if deterministic or not reduces_unordered(x, reduce):
+        return IMPLEMENTATIONS
+    return UNORDERED_FIRST
+
+
 # -- torch operators -------------------------------------------------------------------------------
 
 _LAUNCH = {"cpu": scatter_reduce_cpu, "triton": scatter_reduce_triton, "cuda": scatter_reduce_cuda}
@@ -81,6 +93,8 @@ _LAUNCH = {"cpu": scatter_reduce_cpu, "triton": scatter_reduce_triton, "cuda": s
 def _scatter_reduce(
     x: Tensor, index: Tensor, num_segments: int, reduce: str, backend: str
 ) -> Tensor:
+    if backend == UNORDERED:
+        return scatter_reduce_unordered(x, index, num_segments, reduce)
     csr = rows_by_group("scatter_reduce", index, num_segments)
     return _LAUNCH[backend](csr, x, reduce)[0]
 
@@ -274,6 +288,7 @@ def scatter_reduce(
     *,
     num_segments: int | None = None,
     reduce: str = "sum",
+    deterministic: bool = True,
     backend: str | None = None,
 ) -> Tensor:  # [num_segments, ...]
     """Reduce the rows e of x with `index[e] == i` into row i.
@@ -283,13 +298,18 @@ def scatter_reduce(
         index: [E] int32 or int64 group of each row.
         num_segments: Number of groups; by default one more than the largest index.
         reduce: "sum", "mean", "max", "min" or "mul".
+        deterministic: Whether equal inputs must give equal bits. False allows rows to be reduced
+            in any order, which the CUDA backend alone makes use of, and "auto" then prefers it:
+            sum and mean, and max and min without a gradient, go by atomics straight from the
+            index. Everything else stays as it is.
         backend: Where to run; by default the fastest that can.
 
     Returns:
         [num_segments, ...], the dtype of x. An empty group gets 0, or 1 for "mul".
 
     Numerics: rows are reduced in their order, halves in float32, rounded once. NaN propagates; of
-    equal values the first wins a max or min and takes the whole gradient. Bitwise repeatable.
+    equal values the first wins a max or min and takes the whole gradient. Bitwise repeatable;
+    with `deterministic=False`, sums and means on CUDA differ in their last bits from run to run.
 
     Gradients: of x, by any number of derivatives for sum and mean, otherwise once.
 
@@ -297,12 +317,14 @@ def scatter_reduce(
     mean.
 
     Cost: a stable counting sort of the index (no atomics), then one gather of x. Where an index is
-    used again and again, build a `Graph` or use `segment_reduce`.
+    used again and again, build a `Graph` or use `segment_reduce`. By atomics one read of x and the
+    index, and an addition to memory for every run of rows of one group.
 
     Raises:
-        TypeError: x is not floating or index not of integers.
+        TypeError: x is not floating, index not of integers, or deterministic no bool.
         ValueError: a shape, device or option is wrong, or an index is out of range; the first such
-            position is named.
+            position is named. With `deterministic=False`, where atomics would run under
+            torch.use_deterministic_algorithms(True); with its `warn_only`, a warning.
         BackendUnavailable: `backend` cannot run this call.
 
     Source: scatter of torch_scatter.
@@ -310,9 +332,13 @@ def scatter_reduce(
     check_floats("scatter_reduce", device_of("scatter_reduce", x), x=x)
     check_option("scatter_reduce", "reduce", reduce, REDUCES)
     num_segments = check_index("scatter_reduce", x, index, num_segments)
+    if not isinstance(deterministic, bool):
+        raise TypeError(f"scatter_reduce: deterministic must be a bool, got {deterministic!r}")
     linear = reduce in ("sum", "mean")
-    implementation = choose("scatter_reduce", IMPLEMENTATIONS, query_of(x), backend, linear)
-    name = implementation.backend
+    table = implementations_of(x, reduce, deterministic)
+    name = choose("scatter_reduce", table, query_of(x), backend, linear).backend
+    if table is UNORDERED_FIRST and name == "cuda":
+        name = UNORDERED
     if name == "reference":
         check_range("scatter_reduce", index, num_segments)
         return scatter_reduce_reference(x, index, num_segments, reduce)

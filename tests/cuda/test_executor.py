@@ -169,6 +169,12 @@ def test_atomics():
     ]
 
 
+def test_atomics_of_vectors():
+    # Sums of small integers are exact in any order.
+    values = np.random.default_rng(1).integers(-100, 100, 96).astype(np.float32)
+    assert host.vector_atomics(values).tolist() == [i * values.sum() for i in range(1, 7)]
+
+
 def test_conversions():
     # Torch converts as IEEE 754 says.
     every = torch.arange(65536, dtype=torch.int32).to(torch.uint16)

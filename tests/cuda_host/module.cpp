@@ -70,5 +70,11 @@ PYBIND11_MODULE(_cuda_host, m) {
     planted::atomics(out.mutable_data(), in.data(), static_cast<int>(in.size() / 32));
     return out;
   });
+  m.def("vector_atomics", [](Array<float> in) {
+    return filled<float>({6}, [&](float* out) {
+      std::fill_n(out, 6, 0.0f);
+      planted::vector_atomics(out, in.data(), static_cast<int>(in.size() / 32));
+    });
+  });
   m.def("conversions", &conversions);
 }

@@ -167,6 +167,13 @@ __global__ void atomic_kernel(int* out, const int* in) {
   atomicInc(reinterpret_cast<unsigned*>(out + 8), 2u);
 }
 
+// Vectors of multiples of each number, added to four and two neighbours.
+__global__ void vector_atomic_kernel(float* out, const float* in) {
+  const float value = in[blockIdx.x * blockDim.x + threadIdx.x];
+  atomicAdd(reinterpret_cast<float4*>(out), make_float4(value, 2 * value, 3 * value, 4 * value));
+  atomicAdd(reinterpret_cast<float2*>(out + 4), make_float2(5 * value, 6 * value));
+}
+
 __global__ void convert_kernel(float* from_half, float* from_bfloat16, unsigned short* to_half,
                                unsigned short* to_bfloat16, const float* in, int count) {
   const unsigned number = blockIdx.x * blockDim.x + threadIdx.x;
@@ -222,6 +229,9 @@ void shuffles(double* out, const double* in, int amount, int width) {
 void votes(int* out, const int* in) { launch("votes", vote_kernel, {1}, 32, 0, nullptr, out, in); }
 void atomics(int* out, const int* in, int blocks) {
   launch("atomics", atomic_kernel, {blocks}, 32, 0, nullptr, out, in);
+}
+void vector_atomics(float* out, const float* in, int blocks) {
+  launch("vector_atomics", vector_atomic_kernel, {blocks}, 32, 0, nullptr, out, in);
 }
 void conversions(float* from_half, float* from_bfloat16, unsigned short* to_half,
                  unsigned short* to_bfloat16, const float* in, int count) {

@@ -36,7 +36,7 @@ each_reduce = pytest.mark.parametrize("reduce", REDUCES)
 each_trailing = pytest.mark.parametrize("trailing", [(), (5,), (2, 3)], ids=["1d", "2d", "3d"])
 
 
-def reduce_call(indices, trailing, reduce="sum", dtype=torch.float32):
+def reduce_call(indices, trailing, reduce="sum", dtype=torch.float32, **options):
     index, num_segments = indices
     x = normal(len(index), *trailing)
     if reduce == "mul":
@@ -45,7 +45,7 @@ def reduce_call(indices, trailing, reduce="sum", dtype=torch.float32):
 
     def op(x, *, backend):
         return gnnkern.scatter_reduce(
-            x, index, num_segments=num_segments, reduce=reduce, backend=backend
+            x, index, num_segments=num_segments, reduce=reduce, backend=backend, **options
         )
 
     def reference(x):
@@ -315,10 +315,18 @@ X, INDEX = torch.ones(6, 2), torch.tensor([2, 0, 2, 1, 1, 0])
         Reject("num_segments", "negative", -1, ValueError),
         Reject("num_segments", "float", 3.0, TypeError),
         Reject("num_segments", "tensor", torch.tensor([3, 3]), TypeError),
+        Reject("deterministic", "number", 0, TypeError),
+        Reject("deterministic", "none", None, TypeError),
     ],
 )
 def test_rejects(backend, reject):
-    arguments = {"x": X, "index": INDEX, "num_segments": 3, "reduce": "sum"}
+    arguments = {
+        "x": X,
+        "index": INDEX,
+        "num_segments": 3,
+        "reduce": "sum",
+        "deterministic": True,
+    }
     check_rejects(gnnkern.scatter_reduce, arguments, reject, backend)
 
 
@@ -333,6 +341,16 @@ def test_rejects_an_index_out_of_range(backend, reduce, index_dtype, bad, num_se
     index[4] = bad
     with pytest.raises(ValueError, match=rf"scatter_reduce: .*index.*{bad}"):
         gnnkern.scatter_reduce(X, index, num_segments=num_segments, reduce=reduce, backend=backend)
+
+
+@reduce_backends
+@each_reduce
+def test_any_order_is_allowed_to_be_in_order(backend, reduce):
+    call = reduce_call(scatter_index("power_law"), (3,), reduce, deterministic=False)
+    check_value(call, backend)
+    in_order = reduce_call(scatter_index("power_law"), (3,), reduce)
+    results = [each.run(*call.tensors, backend=backend) for each in (call, in_order)]
+    assert backend == "cuda" or torch.equal(*results)
 
 
 @pytest.mark.big
