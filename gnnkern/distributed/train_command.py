@@ -126,7 +126,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 # Options of a training in one process that one on ranks does not have.
 _ALONE = {"plain": False, "backend": None, "device": "cpu", "patience": None}
 _ALONE |= {"seeds": None, "splits": None}
-_OF_A_CHECKPOINT = ("model", "policy", "warmup", "seed", "split")
+_OF_A_CHECKPOINT = ("model", "policy", "period", "wire", "cover", "warmup", "seed", "split")
 _RECIPE = ("epochs", "lr", "weight_decay", "hidden", "heads", "dropout")
 
 
