@@ -109,7 +109,11 @@ class Schedule:
         return {"last": self._last_fresh, "sites": [site.state_dict() for site in self._sites]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, with the same parts."""
+        """Go on where `state_dict` was taken, with the same parts.
+
+        Raises:
+            ValueError: the parts were others.
+        """
         self._last_fresh = state["last"]
         self._sites = []
         for number, of_site in enumerate(state["sites"]):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnkern.distributed.exchange import Arriving, HaloExchange, Traffic
+from gnnkern.distributed.plan import HaloPlan
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.row_bits import RowBits
 from gnnkern.distributed.wire import Wire, WireMemory, as_wire
@@ -122,7 +123,8 @@ class Site:
             carrier: Whose plan, where it is not the graph's; always the same.
 
         Raises:
-            ValueError: another number of tensors, other shapes or dtypes than before.
+            ValueError: another number of tensors, other shapes or dtypes than before; or what was
+                loaded is of other parts.
         """
         if self._exact is None:
             channel, device = self.channel, rows[0].device
@@ -130,6 +132,7 @@ class Site:
             self._exact = self._rounding = channel.counting(exact, device)
             if channel.wire is not None:
                 self._rounding = channel.counting(exact.with_wire(channel.wire), device)
+            self._check_parts(self._exact.plan)
         self._check(rows)
 
     def has(self, rows: Sequence[Tensor]) -> bool:
@@ -140,6 +143,16 @@ class Site:
             known() is x and version == x._version and not x.requires_grad
             for (known, version), x in zip(self._rows, rows, strict=True)
         )
+
+    def _check_parts(self, plan: HaloPlan) -> None:
+        held = {"ghosts": (self.ghosts, plan.num_ghosts), "sent": (self.sent, plan.num_sent)}
+        for name, (tensors, rows) in held.items():
+            wrong = [len(x) for x in tensors if len(x) != rows]
+            if wrong:
+                raise ValueError(
+                    f"Schedule: the state is of other parts: {name} of call {self.number} must "
+                    f"have {rows} rows, got {wrong[0]}"
+                )
 
     def _check(self, rows: Sequence[Tensor]) -> None:
         # What is under way has the shapes of what is held.
@@ -232,7 +245,7 @@ class Site:
         return {"ghosts": list(self.ghosts), "sent": list(self.sent), "left_out": left}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken; the next call refuses what is of other parts."""
         self.ghosts, self.sent = list(state["ghosts"]), list(state["sent"])
         self._under_way, self._rows = None, []
         if self._memory is not None:
