@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gnnkern.distributed.exchange import Arriving
+from gnnkern.distributed.exchange import Arriving, HaloExchange
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.waiting import all_reduce
 
@@ -23,12 +23,12 @@ class _Probe:
         self.calls = 0
         self.first: int | None = None
 
-    def start(self, rows: Sequence[Tensor]) -> Arriving:
+    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
         """Look at the rows, then exchange them."""
         self.calls += 1
         if self.first is None and not all(_finite(x) for x in rows):
             self.first = self.calls
-        return self._exact.start(rows)
+        return self._exact.start(rows, carrier=carrier)
 
 
 @torch.no_grad()

@@ -96,14 +96,18 @@ class Site:
 
     def __init__(self, number: int, channel: Channel) -> None:
         self.number, self.channel = number, channel
+        self._start_anew()
+
+    def _start_anew(self) -> None:
         self.ghosts: list[Tensor] = []
         self.sent: list[Tensor] = []
+        self._carrier: HaloExchange | None = None
         self._exact: HaloExchange | None = None
         self._rounding: HaloExchange | None = None
         self._bits: RowBits | None = None
         # What rounding has left out.
-        wire = channel.wire
-        self._memory = None if wire is None else WireMemory(wire.feedback, believed=channel.keeps)
+        wire, keeps = self.channel.wire, self.channel.keeps
+        self._memory = None if wire is None else WireMemory(wire.feedback, believed=keeps)
         self._under_way: Arriving | None = None
         # The rows that ghosts are whole copies of: (reference, version).
         self._rows: list[tuple[weakref.ref[Tensor], int]] = []
@@ -120,14 +124,20 @@ class Site:
 
         Args:
             rows: Tensors [n, ...].
-            carrier: Whose plan, where it is not the graph's; always the same.
+            carrier: Whose plan, where it is not the graph's; with another one than before the site
+                begins anew.
 
         Raises:
             ValueError: another number of tensors, other shapes or dtypes than before; or what was
                 loaded is of other parts.
         """
+        if self._exact is not None and carrier is not self._carrier:
+            # What is held is of other rows.
+            self.settle()
+            self._start_anew()
         if self._exact is None:
             channel, device = self.channel, rows[0].device
+            self._carrier = carrier
             exact = channel.exact if carrier is None else carrier
             self._exact = self._rounding = channel.counting(exact, device)
             if channel.wire is not None:
