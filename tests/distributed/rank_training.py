@@ -157,7 +157,7 @@ def not_a_number(group, rank):
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def resumed_is_not_stopped(group, policy, wire):
+def resumed_is_not_stopped(group, policy, wire=None):
     """Weights after 6 epochs: in one go, and with a stop after 3."""
     world = dist.get_world_size(group)
     made = [training(group, world, "gat", policy, 6, wire=wire) for _ in range(3)]
