@@ -118,5 +118,5 @@ def test_the_command_trains_from_a_folder_of_parts(tmp_path, capsys):
     folder, out = tmp_path / "parts", tmp_path / "out.json"
     assert main(["partition", "--parts", "1", "--out", str(folder)]) == 0
     command = ["train", "--parts", "1", "--data", str(folder), "--epochs", "5", "--quiet"]
-    assert main([*command, "--wire", "bfloat16", "--json", str(out)]) == 0
+    assert main([*command, "--wire", "bfloat16", "--cover", "--json", str(out)]) == 0
     assert "GCN on digits, 1 ranks, exact, bfloat16" in capsys.readouterr().out
