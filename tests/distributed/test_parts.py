@@ -222,8 +222,11 @@ def test_a_full_disk_leaves_no_partition(folder, monkeypatch):
 def test_the_command_writes_what_ranks_read(tmp_path, capsys):
     out = tmp_path / "parts"
     command = ["partition", "--data", "grid:12,12", "--parts", "4", "--out", str(out)]
-    assert main([*command, "--hierarchy", "2,2", "--balance", "nodes+edges"]) == 0
+    assert main([*command, "--hierarchy", "2,2", "--balance", "nodes+edges", "--cover"]) == 0
     printed = capsys.readouterr().out
+    covered = load_manifest(out).quality
+    assert f"{covered['cover']['network']:,} under a cover" in printed
+    assert 0 < covered["cover"]["network"] <= covered["ghosts"]["network"]
     assert "144 nodes in 4 parts, metis" in printed and "rows per exchange" in printed
     manifest = load_manifest(out)
     assert manifest.hierarchy == (2, 2, 1) and manifest.extra["data"].startswith("grid")

@@ -169,7 +169,8 @@ def test_the_command_trains_from_a_folder_of_parts(tmp_path, capsys):
     assert main(["partition", "--parts", "1", "--out", str(folder)]) == 0
     command = ["train", "--parts", "1", "--data", str(folder), "--epochs", "5", "--quiet"]
     log = tmp_path / "log.jsonl"
-    assert main([*command, "--wire", "bfloat16", "--json", str(out), "--log-file", str(log)]) == 0
+    options = ["--wire", "bfloat16", "--cover", "--json", str(out), "--log-file", str(log)]
+    assert main([*command, *options]) == 0
     said = capsys.readouterr().out
     assert "GCN on digits, 1 ranks, exact, bfloat16" in said
     assert "5 of 5 epochs exchanged rows: none to send" in said
