@@ -1,5 +1,6 @@
 """Graphs over several processes: partitions, exchanges of halo rows, graphs that layers take."""
 
+from gnnkern.distributed.checkpoint import Checkpoints
 from gnnkern.distributed.cut import LocalPart, cut
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
@@ -20,10 +21,12 @@ from gnnkern.distributed.training import (
     share_weights,
     sum_gradients,
 )
+from gnnkern.distributed.watch import RankLost, Watch
 from gnnkern.distributed.window import WindowedExchange
 
 __all__ = [
     "Anneal",
+    "Checkpoints",
     "DiffusionSystem",
     "Drift",
     "Exact",
@@ -43,11 +46,13 @@ __all__ = [
     "PlanMismatch",
     "Policy",
     "Quality",
+    "RankLost",
     "Schedule",
     "Scores",
     "SolveStats",
     "Solver",
     "Traffic",
+    "Watch",
     "WindowedExchange",
     "cut",
     "load_manifest",
