@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Two colours that differ in brightness too, for print and for colour-blind readers.
 _FAST, _PLAIN = "#1b6ca8", "#e8a33d"
+# Of kinds of links, the cheapest first.
+_LINKS = ("#8fbc5a", _FAST, _PLAIN)
 
 
 def new_figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
@@ -25,8 +27,14 @@ def new_figure(columns: int, width: float, height: float, rows: int = 1) -> tupl
 
 
 def plot_trainings(results: Sequence["TrainResult"], path: Path) -> None:
-    """Draw loss and validation score by epoch, one line per training."""
-    figure, ((left, right),) = new_figure(2, 10, 4)
+    """Draw loss and validation score by epoch, one line per training.
+
+    Of a training on ranks also what they sent in each epoch, by kind of link.
+    """
+    sent = results[0].settings.get("bytes_by_epoch", {}) if len(results) == 1 else {}
+    sent = {level: counts for level, counts in sent.items() if any(counts)}
+    columns = 3 if sent else 2
+    figure, ((left, right, *others),) = new_figure(columns, 5 * columns, 4)
     label_each = len(results) <= 10
     for result in results:
         epochs = range(1, result.epochs + 1)
@@ -37,7 +45,9 @@ def plot_trainings(results: Sequence["TrainResult"], path: Path) -> None:
     first = results[0]
     left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     right.set(xlabel="epoch", ylabel=f"validation {first.metric}")
-    for axis in (left, right):
+    for axis in others:
+        _bytes_by_epoch(axis, results[0], sent)
+    for axis in (left, right, *others):
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
     if label_each:
@@ -48,6 +58,17 @@ def plot_trainings(results: Sequence["TrainResult"], path: Path) -> None:
         f"at the best validation (dots), {len(results)} training{'s' * (len(results) > 1)}"
     )
     figure.savefig(path, dpi=130)
+
+
+def _bytes_by_epoch(axis: Any, result: "TrainResult", sent: dict[str, list[int]]) -> None:
+    """One line per kind of link, over the epochs that this run trained: the last ones."""
+    for (level, counts), color in zip(sent.items(), _LINKS, strict=False):
+        first = result.epochs - len(counts) + 1
+        epochs = range(first, result.epochs + 1)
+        mebibytes = [count / 2**20 for count in counts]
+        axis.step(epochs, mebibytes, where="mid", linewidth=1, color=color, label=level)
+    axis.set(xlabel="epoch", ylabel="MiB sent by all ranks, evaluation included", ylim=(0, None))
+    axis.legend(fontsize=8, title="link")
 
 
 def plot_comparisons(comparisons: Sequence["Comparison"], path: Path) -> None:

@@ -1,5 +1,6 @@
 """Graphs over several processes: partitions, exchanges of halo rows, graphs that layers take."""
 
+from gnnkern.distributed.checkpoint import Checkpoints
 from gnnkern.distributed.cover import Cover
 from gnnkern.distributed.cut import LocalPart, cut
 from gnnkern.distributed.dropout import KeyedDropout
@@ -35,11 +36,13 @@ from gnnkern.distributed.training import (
     sum_gradients,
 )
 from gnnkern.distributed.vertex_cover import with_covered_rows
+from gnnkern.distributed.watch import RankLost, Watch
 from gnnkern.distributed.window import WindowedExchange
 from gnnkern.distributed.wire import Wire
 
 __all__ = [
     "Anneal",
+    "Checkpoints",
     "Cover",
     "Deviation",
     "DiffusionSystem",
@@ -64,6 +67,7 @@ __all__ = [
     "PlanMismatch",
     "Policy",
     "Quality",
+    "RankLost",
     "Sampled",
     "Schedule",
     "Scores",
@@ -71,6 +75,7 @@ __all__ = [
     "Solver",
     "StepRecord",
     "Traffic",
+    "Watch",
     "WindowedExchange",
     "Wire",
     "by_link",

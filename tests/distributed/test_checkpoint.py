@@ -7,6 +7,7 @@ import pytest
 import rank_faults
 import torch
 from forked import Forked
+from spoiling import delete, flip, truncate
 
 from gnnkern.cli import main
 from gnnkern.distributed.packing import pack, unpack
@@ -98,7 +99,13 @@ def test_a_training_that_died_goes_on_bit_for_bit(train, tmp_path, model, policy
 )
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(train, tmp_path, ranks, then):
     """Losses are those of the exact training that did not stop, whatever was in the halo."""
-    _, whole = train(ranks, "whole")
+    plot = tmp_path / "plot.png"
+    _, whole = train(ranks, "whole", "--plot", str(plot))
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    sent, by_epoch = (whole["settings"][name] for name in ("bytes_sent", "bytes_by_epoch"))
+    assert sent == {level: sum(counts) for level, counts in by_epoch.items()}
+    assert [len(counts) for counts in by_epoch.values()] == [EPOCHS] * 3
+    assert (sent["host"] > 0) == (ranks > 1)
     shutil.copytree(tmp_path / "whole" / "step-00000006", tmp_path / "other" / "step-00000006")
     answers, other = train(then, "other", "--resume")
     assert "its halo rows are dropped, and the next step is exact" in answers[0][1], answers
@@ -135,39 +142,22 @@ def test_a_checkpoint_that_broke_off_is_none(train, tmp_path, fault):
     assert not list((tmp_path / "some").glob(".*"))
 
 
-def spoil_data(place):
-    path = place / "__0_0.distcp"
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-def spoil_index(place):
-    path = place / ".metadata"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def spoil_missing(place):
-    (place / "__0_0.distcp").unlink()
-
-
-def spoil_version(place):
-    path = place / "manifest.json"
+def other_version(path):
     path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
 
 
-def spoil_manifest(place):
-    (place / "manifest.json").write_text("{}")
+def empty_json(path):
+    path.write_text("{}")
 
 
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (spoil_data, ["--resume"], "the file is torn"),
-        (spoil_index, ["--resume"], "the file was changed"),
-        (spoil_missing, ["--resume"], "the checkpoint is torn"),
-        (spoil_version, ["--resume"], "of version 9, this gnnkern reads"),
-        (spoil_manifest, ["--resume"], "not the manifest of a checkpoint"),
+        ((truncate, "__0_0.distcp"), ["--resume"], "the file is torn"),
+        ((flip, ".metadata"), ["--resume"], "the file was changed"),
+        ((delete, "__0_0.distcp"), ["--resume"], "the checkpoint is torn"),
+        ((other_version, "manifest.json"), ["--resume"], "of version 9, this gnnkern reads"),
+        ((empty_json, "manifest.json"), ["--resume"], "not the manifest of a checkpoint"),
         (None, ["--resume", "--policy", "hold:2"], "policy 'exact', not 'hold:2'"),
         (None, ["--resume", "--lr", "0.5", "--seed", "3"], "lr 0.01, not 0.5, seed 0, not 3"),
         (None, [], "has checkpoints; add --resume"),
@@ -179,7 +169,8 @@ def test_what_is_not_this_trainings_is_refused(parts, tmp_path, capsys, spoil, o
     command = ["train", "--parts", "1", "--data", str(parts(1)), "--checkpoint", str(folder)]
     assert main([*command, "--epochs", "1"]) == 0
     if spoil is not None:
-        spoil(folder / "step-00000001")
+        how, name = spoil
+        how(folder / "step-00000001" / name)
     capsys.readouterr()
     assert main([*command, "--epochs", "2", *options]) == 2
     assert message in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 from rank_checks import NAMES, normal, parts_of, whole_graph
+from spoiling import delete, flip, truncate
 
 import gnnkern
 from gnnkern.cli import main
@@ -121,31 +122,17 @@ def test_rows_may_come_from_a_function(tmp_path):
         assert torch.equal(read["x"], part.owned[:, None].float())
 
 
-def spoil_truncate(path):
-    path.write_bytes(path.read_bytes()[:-5])
-
-
-def spoil_flip(path):
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
 def spoil_swap(path):
     path.write_bytes(path.with_name("part-00002.safetensors").read_bytes())
-
-
-def spoil_delete(path):
-    path.unlink()
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_truncate, "the file is torn"),
-        (spoil_flip, "the file was changed"),
+        (truncate, "the file is torn"),
+        (flip, "the file was changed"),
         (spoil_swap, "the file (is torn|was changed)"),
-        (spoil_delete, "the part of rank 1 is missing"),
+        (delete, "the part of rank 1 is missing"),
     ],
 )
 def test_a_spoilt_part_is_refused_and_others_are_not(folder, spoil, message):
