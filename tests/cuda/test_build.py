@@ -1,6 +1,8 @@
 """The CUDA build: no kernel spills registers, and it imports on a machine without a GPU."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,27 @@ def test_what_ptxas_says_is_read(tmp_path, capsys):
 @needs_build
 def test_no_kernel_spills(capsys):
     assert cuda_resources.main([str(BUILD)]) == 0, capsys.readouterr().out
+
+
+def disassembled(name):
+    """Instructions of a stem's object, by architecture; Triton brings the program along."""
+    spec = importlib.util.find_spec("triton")
+    tool = Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump" if spec else Path("absent")
+    if not tool.exists():
+        pytest.skip("no cuobjdump")
+    (file,) = BUILD.rglob(f"{name}.cu.o")
+    text = subprocess.run([tool, "-sass", file], capture_output=True, text=True, check=True).stdout
+    parts = re.split(r"code for sm_(\d+)", text)
+    return {int(number): code for number, code in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@needs_build
+def test_four_floats_are_added_at_once_where_the_architecture_can():
+    code = disassembled("scatter_atomics")
+    for architecture, instructions in code.items():
+        assert ("RED" in instructions) and "ATOMG.E.ADD" not in instructions
+        assert ("ADD.F32x4" in instructions) == (architecture >= 90)
+    assert code
 
 
 @needs_build
