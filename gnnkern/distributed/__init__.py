@@ -1,5 +1,6 @@
 """Graphs over several processes: partitions, exchanges of halo rows, graphs that layers take."""
 
+from gnnkern.distributed.adaptive import Adaptive, Recorded
 from gnnkern.distributed.cut import LocalPart, cut
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
@@ -36,6 +37,7 @@ from gnnkern.distributed.training import (
 from gnnkern.distributed.window import WindowedExchange
 
 __all__ = [
+    "Adaptive",
     "Anneal",
     "Deviation",
     "DiffusionSystem",
@@ -60,6 +62,7 @@ __all__ = [
     "PlanMismatch",
     "Policy",
     "Quality",
+    "Recorded",
     "Sampled",
     "Schedule",
     "Scores",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -401,6 +401,13 @@ class PartitionedGraph(Graph):
         if not self.exact.is_alone:
             dist.all_reduce(x, group=self.exact.group)
         return x
+
+    def largest_over_ranks(self, numbers: Sequence[float]) -> list[float]:
+        """The largest of each number over all ranks."""
+        largest = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        if not self.exact.is_alone:
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.exact.group)
+        return largest.tolist()
 
 
 class _Anchor(torch.autograd.Function):

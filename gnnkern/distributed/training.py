@@ -195,7 +195,7 @@ class PartTraining:
         loss.backward()
         total = sum_gradients(self.net, loss, self.graph, step)
         self.optimizer.step()
-        self.records.append(self.schedule.record())
+        self.records.append(self.schedule.end())
         return total
 
     @torch.no_grad()
