@@ -126,7 +126,11 @@ class Schedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, with the same parts."""
+        """Go on where `state_dict` was taken, with the same parts.
+
+        Raises:
+            ValueError: the parts were others.
+        """
         self._last_fresh = state["last"]
         self.policy.load_state_dict(state["policy"])
         self._sites = []

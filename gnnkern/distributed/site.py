@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnkern.distributed.exchange import Arriving, HaloExchange, Traffic
+from gnnkern.distributed.plan import HaloPlan
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.row_bits import RowBits
 
@@ -53,6 +54,11 @@ class Channel:
         if self._exchange is None:
             self._exact.before_first(device)
             self._exchange = self._exact.like(self._exact.plan, self.traffic)
+
+    @property
+    def plan(self) -> HaloPlan:
+        """Which rows an exchange of all moves."""
+        return self._exact.plan
 
     @property
     def exchange(self) -> HaloExchange:
@@ -166,8 +172,7 @@ class Site:
         """
         self.settle()
         self._remember(rows, change, sends)
-        exchange = self.channel.exchange
-        part = exchange.like(exchange.plan.of_rows(sends, receives))
+        part = self.channel.exchange.like(self.channel.plan.of_rows(sends, receives))
         return _Fresh(self, part.start(rows), receives.nonzero().squeeze(1))
 
     def later(self, rows: Sequence[Tensor]) -> Arriving:
@@ -202,14 +207,26 @@ class Site:
         return {"ghosts": list(self.ghosts), "sent": list(self.sent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: it is of other parts.
+        """
+        plan = self.channel.plan
+        for name, rows in (("ghosts", plan.num_ghosts), ("sent", plan.num_sent)):
+            wrong = [len(x) for x in state[name] if len(x) != rows]
+            if wrong:
+                raise ValueError(
+                    f"Schedule: the state is of other parts: {name} of call {self.number} must "
+                    f"have {rows} rows, got {wrong[0]}"
+                )
         self.ghosts, self.sent = list(state["ghosts"]), list(state["sent"])
         self._under_way, self._rows = None, []
 
     # -- inside ------------------------------------------------------------------------------------
 
     def _picked(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        places = self.channel.exchange.plan.send_rows
+        places = self.channel.plan.send_rows
         return [x.detach().index_select(0, places) for x in rows]
 
     def _remember(

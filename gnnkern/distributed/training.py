@@ -243,7 +243,8 @@ class PartTraining:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.records = [StepRecord.from_numbers(each) for each in state["records"]]
+        # As with the schedule, they are this rank's: a state of other parts has none.
+        self.records = [StepRecord.from_numbers(each) for each in state.get("records", [])]
         self.losses, self.val_scores = list(state["losses"]), list(state["val_scores"])
         self.best, self.best_epoch = Scores(**state["best"]), state["best_epoch"]
 

@@ -195,3 +195,11 @@ def records_are_the_traffic(group, text):
     assert [each.step for each in records] == [0, 1, 2, 3]
     if dist.get_world_size(group) > 1:
         assert records[0].drift is None and min(each.drift for each in records[1:]) > 0
+
+
+def windows_take_the_noise_out(group):
+    """Rows sent in the steps of a training with dropout whose masks stay for 4 steps."""
+    made = training(group, dist.get_world_size(group), "gcn", "drift:0.3,4", 12, warmup=4)
+    for step in range(12):
+        made.step(step)
+    return [sum(each.rows.values()) for each in over_ranks(made.graph, made.records)]

@@ -32,6 +32,12 @@ def test_records_are_the_traffic(run, text):
     run(rank_policies.records_are_the_traffic, text)
 
 
+def test_windows_take_the_noise_out(run):
+    rows = run(rank_policies.windows_take_the_noise_out)[0]
+    others = [rows[step] for step in (5, 6, 7, 9, 10, 11)]
+    assert min(rows[4], rows[8]) > 5 * max(others) or run.world == 1
+
+
 def test_shares_of_a_sample():
     policy, nodes = Sampled(0.3, seed=3), torch.arange(20_000)
     draws = [policy.chosen(nodes, step, site) for step in (4, 5) for site in (0, 1)]
@@ -46,24 +52,37 @@ def test_shares_of_a_sample():
     assert torch.equal(policy.chosen(nodes[order], 4, 0), draws[0][order])
 
 
-def test_windows_share_masks():
-    graph = gnnkern.Graph.from_edge_index(torch.tensor([[0], [1]]), 2)
-    mine = PartitionedGraph.from_graph(graph, partition(graph, 1, "random"))
+@pytest.fixture
+def alone():
+    """A graph in one part."""
+    graph = whole_graph("communities")
+    return PartitionedGraph.from_graph(graph, partition(graph, 1, "random"))
+
+
+def test_windows_share_masks(alone):
     windows = [
-        [Schedule(mine, policy, steps=6).window(step) for step in range(6)]
+        [Schedule(alone, policy, steps=6).window(step) for step in range(6)]
         for policy in (Exact(), Drift(0.1, window=3))
     ]
     assert windows == [[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1]]
 
 
-def test_steps_call_the_same_ops():
-    graph = whole_graph("communities")
-    mine = PartitionedGraph.from_graph(graph, partition(graph, 1, "random"))
-    schedule = Schedule(mine, Exact(), steps=2)
-    gnnkern.spmm(schedule.begin(0), normal(graph.num_dst, 3))
+def test_steps_call_the_same_ops(alone):
+    schedule = Schedule(alone, Exact(), steps=2)
+    gnnkern.spmm(schedule.begin(0), normal(alone.num_dst, 3))
     message = r"call 0 of step 1 gives rows of \[n, 4\] float32, in earlier steps \[n, 3\] float32"
     with pytest.raises(ValueError, match=message):
-        gnnkern.spmm(schedule.begin(1), normal(graph.num_dst, 4))
+        gnnkern.spmm(schedule.begin(1), normal(alone.num_dst, 4))
+
+
+@pytest.mark.parametrize("name", ["ghosts", "sent"])
+def test_a_state_of_other_parts_is_refused(alone, name):
+    schedule = Schedule(alone, Drift(0.1), steps=2)
+    gnnkern.spmm(schedule.begin(0), normal(alone.num_dst, 3))
+    state = schedule.state_dict()
+    state["sites"][0][name] = [torch.zeros(5, 3)]
+    with pytest.raises(ValueError, match=f"other parts: {name} of call 0 must have 0 rows, got 5"):
+        schedule.load_state_dict(state)
 
 
 def test_totals_of_records():
