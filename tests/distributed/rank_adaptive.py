@@ -26,6 +26,8 @@ def decisions_of_a_training(group, tolerance, epochs):
     """Whatever ranks wait is too long, so that the tolerance alone decides."""
     policy = Adaptive(tolerance, waiting=1e-12)
     fresh = steps_of(adaptive_training(group, policy, epochs), epochs)
+    for each in policy.decisions:
+        assert each.seen.waited_s > 0.0 and each.seen.step_s > 0.0
     # What was seen is the largest over the ranks, and so the same on all.
     return fresh, [(each.step, each.period, each.seen) for each in policy.decisions]
 
