@@ -1,5 +1,6 @@
 """Graphs over several processes: partitions, exchanges of halo rows, graphs that layers take."""
 
+from gnnkern.distributed.adaptive import Adaptive, Recorded
 from gnnkern.distributed.checkpoint import Checkpoints
 from gnnkern.distributed.cover import Cover
 from gnnkern.distributed.cut import LocalPart, cut
@@ -41,6 +42,7 @@ from gnnkern.distributed.window import WindowedExchange
 from gnnkern.distributed.wire import Wire
 
 __all__ = [
+    "Adaptive",
     "Anneal",
     "Checkpoints",
     "Cover",
@@ -68,6 +70,7 @@ __all__ = [
     "Policy",
     "Quality",
     "RankLost",
+    "Recorded",
     "Sampled",
     "Schedule",
     "Scores",

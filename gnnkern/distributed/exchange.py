@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ class Traffic:
         bytes: Bytes sent.
         rows: Rows sent.
         exchanges: Exchanges, of either direction.
+        waited_s: Seconds that this process waited for exchanges to end.
         events: Where a list, every start and end of an exchange is appended, in order.
         within: The count that this one is a share of, and that counts with it.
     """
@@ -37,6 +39,7 @@ class Traffic:
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0))
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0))
     exchanges: int = 0
+    waited_s: float = 0.0
     events: list[str] | None = None
     within: Traffic | None = None
 
@@ -45,6 +48,7 @@ class Traffic:
         self.bytes = dict.fromkeys(LEVELS, 0)
         self.rows = dict.fromkeys(LEVELS, 0)
         self.exchanges = 0
+        self.waited_s = 0.0
         if self.events is not None:
             self.events.clear()
 
@@ -64,6 +68,12 @@ class Traffic:
             self.bytes[level] += count
         if self.within is not None:
             self.within.add_bytes(by_level)
+
+    def add_wait(self, seconds: float) -> None:
+        """Count seconds of waiting."""
+        self.waited_s += seconds
+        if self.within is not None:
+            self.within.add_wait(seconds)
 
     def note(self, event: str) -> None:
         """Append to the events, where somebody wants them."""
@@ -279,7 +289,9 @@ class _Call:
 
     def _end(self, name: str) -> Tensor:
         if self._work is not None:
+            begin = time.perf_counter()
             self._work.wait()
+            self.exchange.traffic.add_wait(time.perf_counter() - begin)
             self._work = None
         self.exchange.traffic.note(f"end {name}")
         received = self._buffers[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -464,3 +464,10 @@ class PartitionedGraph(Graph):
         if not self.exact.is_alone:
             all_reduce(x, self.exact.group)
         return x
+
+    def largest_over_ranks(self, numbers: Sequence[float]) -> list[float]:
+        """The largest of each number over all ranks."""
+        largest = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        if not self.exact.is_alone:
+            all_reduce(largest, self.exact.group, dist.ReduceOp.MAX)
+        return largest.tolist()

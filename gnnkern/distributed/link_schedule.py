@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gnnkern.distributed.adaptive import Adaptive
 from gnnkern.distributed.exchange import Arriving, HaloExchange
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
@@ -46,7 +47,8 @@ def by_link(policy: Policy, period: Period, hierarchy: Hierarchy) -> dict[str, P
     Args:
         policy: For all links. `Exact()` leaves the word to the periods: each kind of link is held
             for its own. Of any other a link takes the periods, but none that is longer than its
-            own: Anneal(8, 4, 2, 1) with {"host": 2} is Anneal(2, 2, 2, 1) inside a host.
+            own: Anneal(8, 4, 2, 1) with {"host": 2} is Anneal(2, 2, 2, 1) inside a host. Of an
+            `Adaptive` one each kind of link gets one of its own, with its longest period.
         period: Steps from one exchange to the next, for all links or by kind. Kinds left out
             follow the policy.
         hierarchy: Of the ranks; kinds of links that it does not have are passed over.
@@ -56,13 +58,18 @@ def by_link(policy: Policy, period: Period, hierarchy: Hierarchy) -> dict[str, P
         ValueError: a period is below 1, there is no such kind of link, or the policy is none of
             periods.
     """
-    if not isinstance(policy, Periodic):
-        raise ValueError(f"period: only exact, hold and anneal take periods by link, got {policy}")
+    if not isinstance(policy, Periodic | Adaptive):
+        raise ValueError(
+            f"period: only exact, hold, anneal and a tolerance take periods by link, got {policy}"
+        )
     limits = check_period(period, hierarchy)
     given = set(period) if isinstance(period, Mapping) else set(LEVELS)
     policies: dict[str, Policy] = {}
     for level, limit in limits.items():
-        if level not in given:
+        if isinstance(policy, Adaptive):
+            # One for each, since it remembers.
+            policies[level] = policy.limited(limit if level in given else policy.most)
+        elif level not in given:
             policies[level] = policy
         elif policy == Exact():
             policies[level] = Periodic((limit,))
@@ -143,6 +150,11 @@ class LinkSchedule:
     def record(self) -> StepRecord:
         """What this rank exchanged in the current step over all links."""
         first, *others = [schedule.record() for schedule in self._schedules]
+        return sum(others, first)
+
+    def end(self) -> StepRecord:
+        """Close the current step for all links, as `Schedule.end` does."""
+        first, *others = [schedule.end() for schedule in self._schedules]
         return sum(others, first)
 
     def settle(self) -> None:

@@ -52,6 +52,32 @@ class Policy:
         """Bring the ghosts of a site up to date, at a step that exchanges."""
         return site.whole(rows)
 
+    def learn(
+        self,
+        step: int,
+        drift: float | None,
+        waited_s: float,
+        seconds: float,
+        largest: Callable[[Sequence[float]], list[float]] | None,
+    ) -> None:
+        """Take in a step that has ended, on every rank; a policy that adapts does so here.
+
+        Args:
+            step: Its number.
+            drift: Of the rows that were up for exchange (`StepRecord.drift`).
+            waited_s: Seconds that this rank waited for exchanges.
+            seconds: All seconds of the step.
+            largest: Gives the maxima of some numbers over the ranks, which all must ask for; None
+                where the step did not exchange.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs of a policy that learns."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+
 
 @dataclass(frozen=True)
 class Periodic(Policy):

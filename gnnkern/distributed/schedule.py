@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +59,9 @@ class Schedule:
         self._next = 0
         self._fresh = True
         self._last_fresh: int | None = None
+        self._graph = graph
         self._view = graph.with_exchange(self)
+        self._began = time.perf_counter()
 
     def begin(self, step: int) -> PartitionedGraph:
         """The graph for a step, numbered from 0."""
@@ -70,7 +73,20 @@ class Schedule:
             self._last_fresh = step
         self._next = 0
         self._channel.begin(step, rounds=step >= self.warmup)
+        self._began = time.perf_counter()
         return self._view
+
+    def end(self) -> StepRecord:
+        """Close the current step, behind its backward: its record, from which policies learn."""
+        channel, record = self._channel, self.record()
+        self.policy.learn(
+            channel.step,
+            record.drift,
+            channel.traffic.waited_s,
+            time.perf_counter() - self._began,
+            self._graph.largest_over_ranks if self._fresh else None,
+        )
+        return record
 
     @property
     def is_fresh(self) -> bool:
@@ -106,7 +122,11 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: what every site holds and has sent, and when."""
-        return {"last": self._last_fresh, "sites": [site.state_dict() for site in self._sites]}
+        return {
+            "last": self._last_fresh,
+            "policy": self.policy.state_dict(),
+            "sites": [site.state_dict() for site in self._sites],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken, with the same parts.
@@ -115,6 +135,7 @@ class Schedule:
             ValueError: the parts were others.
         """
         self._last_fresh = state["last"]
+        self.policy.load_state_dict(state["policy"])
         self._sites = []
         for number, of_site in enumerate(state["sites"]):
             site = Site(number, self._channel)

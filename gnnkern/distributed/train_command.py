@@ -6,7 +6,6 @@ import argparse
 import datetime
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,17 +20,15 @@ from gnnkern.distributed.command import node_tensors_of
 from gnnkern.distributed.cut import cut
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
-from gnnkern.distributed.link_schedule import by_link, parse_period
 from gnnkern.distributed.methods import METHODS
 from gnnkern.distributed.partition import Partition, partition
-from gnnkern.distributed.policies import parse_policy
+from gnnkern.distributed.policy_options import PolicyChoice, add_policy_options, decisions_of
 from gnnkern.distributed.record import over_ranks, summary
 from gnnkern.distributed.storage import load_manifest, load_part
 from gnnkern.distributed.train_log import EpochLog
 from gnnkern.distributed.training import PartTraining
 from gnnkern.distributed.waiting import waiting_for
 from gnnkern.distributed.watch import Watch, diagnosis_before_the_end
-from gnnkern.distributed.window import Period
 from gnnkern.distributed.wire import as_wire
 from gnnkern.memory import PeakMemory
 from gnnkern.progress import Epoch, Report, training_progress
@@ -60,19 +57,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
     ranks.add_argument(
         "--method", choices=list(METHODS), default="metis", help="partitioner; default: metis"
     )
-    ranks.add_argument(
-        "--policy",
-        default="exact",
-        metavar="NAME",
-        help="which rows travel in which epochs: exact, hold:4, anneal:8,4,2,1, drift:0.05, "
-        "pipelined or sampled:0.5; default: exact",
-    )
-    ranks.add_argument(
-        "--period",
-        metavar="K",
-        help="epochs from one exchange to the next at most, by kind of link: host:2,network:8, or "
-        "a number for all; default: as the policy says",
-    )
+    add_policy_options(ranks)
     ranks.add_argument(
         "--hosts",
         type=int,
@@ -126,7 +111,17 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 # Options of a training in one process that one on ranks does not have.
 _ALONE = {"plain": False, "backend": None, "device": "cpu", "patience": None}
 _ALONE |= {"seeds": None, "splits": None}
-_OF_A_CHECKPOINT = ("model", "policy", "period", "wire", "cover", "warmup", "seed", "split")
+_OF_A_CHECKPOINT = (
+    "model",
+    "policy",
+    "period",
+    "tolerance",
+    "wire",
+    "cover",
+    "warmup",
+    "seed",
+    "split",
+)
 _RECIPE = ("epochs", "lr", "weight_decay", "hidden", "heads", "dropout")
 
 
@@ -163,8 +158,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             f"torchrun --nproc-per-node {options.parts} -m gnnkern train ..."
         )
     recipe = recipe_for(options.model, {name: getattr(options, name) for name in _RECIPE})
-    policy, wire = parse_policy(options.policy), as_wire(options.wire)
-    period = None if options.period is None else parse_period(options.period)
+    choice, wire = PolicyChoice(options), as_wire(options.wire)
     begin = time.perf_counter()
     memory = PeakMemory("cpu")
     with memory, seeded(options.seed, torch.device("cpu")):
@@ -172,8 +166,6 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         rows["x"] = _scaled(rows["x"], graph)
         net = network(options.model, rows["x"].shape[1], num_classes, recipe)
         hierarchy = graph.exact.plan.hierarchy
-        if rank == 0:
-            _say_absent(period, hierarchy)
         training = PartTraining(
             graph,
             rows,
@@ -182,7 +174,7 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             recipe,
             num_nodes=num_nodes,
             num_classes=num_classes,
-            policy=policy if period is None else by_link(policy, period, hierarchy),
+            policy=choice.on(hierarchy),
             warmup=options.warmup,
             wire=wire,
             seed=options.seed,
@@ -205,7 +197,8 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
     return TrainResult(
         data=name,
         model=options.model,
-        path=_path(options, hierarchy),
+        path=f"{world} ranks{_on_hosts(hierarchy)}, {choice.words}"
+        + (f", {options.wire}" if wire else ""),
         seed=options.seed,
         split=options.split,
         metric=training.metric,
@@ -219,7 +212,9 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         threads=torch.get_num_threads(),
         settings=asdict(recipe)
         | {"parts": world, "hosts": hierarchy.hosts, "policy": options.policy}
-        | {"period": period, "wire": options.wire, "cover": options.cover}
+        | {"period": choice.period, "tolerance": options.tolerance}
+        | {"wire": options.wire, "cover": options.cover}
+        | {"decisions": decisions_of(training.schedule)}
         | {"bytes_sent": by_level, "bytes_by_epoch": bytes_by_epoch, "exchanges": totals},
         losses=training.losses,
         val_scores=training.val_scores,
@@ -227,23 +222,8 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
     )
 
 
-def _say_absent(period: Period | None, hierarchy: Hierarchy) -> None:
-    """Name the links that a period is given for and that these ranks do not have."""
-    absent = set(period if isinstance(period, Mapping) else ()) - set(hierarchy.levels)
-    if absent:
-        print(
-            f"gnnkern train: no period of {', '.join(sorted(absent))}: there is no such link "
-            f"between {hierarchy.size} ranks on {hierarchy.hosts} hosts (--hosts)",
-            file=sys.stderr,
-        )
-
-
-def _path(options: argparse.Namespace, hierarchy: Hierarchy) -> str:
-    """How the training ran, in words."""
-    hosts = f" on {hierarchy.hosts} hosts" if hierarchy.hosts > 1 else ""
-    period = "" if options.period is None else f", period {options.period}"
-    wire = "" if options.wire is None else f", {options.wire}"
-    return f"{options.parts} ranks{hosts}, {options.policy}{period}{wire}"
+def _on_hosts(hierarchy: Hierarchy) -> str:
+    return f" on {hierarchy.hosts} hosts" if hierarchy.hosts > 1 else ""
 
 
 def _run(training: PartTraining, report: Report, path: Path | None, rank: int) -> None:

@@ -204,7 +204,7 @@ class PartTraining:
                 raise
             raise NotFinite(f"training: {whose}, in step {step}; no weight was changed") from error
         self.optimizer.step()
-        self.records.append(self.schedule.record())
+        self.records.append(self.schedule.end())
         return total
 
     def _loss(self, step: int, graph: PartitionedGraph) -> Tensor:

@@ -80,7 +80,7 @@ def test_no_period(text, message, capsys):
 
 
 def test_policies_without_periods_take_none():
-    with pytest.raises(ValueError, match="only exact, hold and anneal take periods by link"):
+    with pytest.raises(ValueError, match="only exact, hold, anneal and a tolerance take"):
         by_link(Pipelined(), 2, BOTH)
 
 
