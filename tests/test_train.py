@@ -150,7 +150,7 @@ def test_result_survives_json(digits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "mlp"}, "model must be one of gcn, sage, gat, got 'mlp'"),
+        ({"model": "mlp"}, "model must be one of gcn, sage, gat, gin, appnp, diffusion, got 'mlp'"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"hidden": 0}, "hidden must be >= 1, got 0"),
         ({"model": "gat", "heads": 0}, "heads must be >= 1, got 0"),
