@@ -23,6 +23,7 @@ from gnnkern.data import load
 from gnnkern.demo import print_table, run_demo
 from gnnkern.distributed.command import add_partition
 from gnnkern.distributed.train_command import add_ranks, train_parts
+from gnnkern.distributed.train_log import in_words
 from gnnkern.hardware import probe
 from gnnkern.hardware.report import print_machine
 from gnnkern.plots import plot_comparisons, plot_trainings
@@ -246,12 +247,16 @@ def _probe(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    _check_writable(options.json, options.plot)
+    _check_writable(options.json, options.plot, options.log_file)
     if options.parts is not None:
         result = train_parts(options)
         if result is not None:
             _show_trainings([result], options)
+            if options.json != Path("-"):
+                print(in_words(result.settings["exchanges"]))
         return
+    if options.log_file is not None:
+        raise ValueError("train: --log-file is for a training with --parts")
     data = load(options.data)
     seeds = [options.seed] if options.seeds is None else options.seeds
     splits = [options.split] if options.splits is None else options.splits

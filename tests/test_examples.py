@@ -18,6 +18,7 @@ LEARNED = {
     "molecules": 0.4,
     "relations": 0.4,
     "mini_batches": 0.4,
+    "partitioned": 0.6,
 }
 
 

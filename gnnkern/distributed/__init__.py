@@ -6,11 +6,23 @@ from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.exchange import HaloExchange, Traffic
 from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
-from gnnkern.distributed.multirate import Drift, multirate, propagate
+from gnnkern.distributed.multirate import Deviation, multirate, propagate
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.plan import HaloPlan, PlanMismatch
-from gnnkern.distributed.policies import Anneal, Exact, Hold, Policy, Schedule, parse_policy
+from gnnkern.distributed.policies import (
+    Anneal,
+    Drift,
+    Exact,
+    Hold,
+    Periodic,
+    Pipelined,
+    Policy,
+    Sampled,
+    parse_policy,
+)
 from gnnkern.distributed.quality import Quality
+from gnnkern.distributed.record import StepRecord, over_ranks, summary
+from gnnkern.distributed.schedule import Schedule
 from gnnkern.distributed.solver import solve_diffusion
 from gnnkern.distributed.storage import Manifest, load_manifest, load_part, save_parts
 from gnnkern.distributed.system import DiffusionSystem, NotConverged, Solver, SolveStats
@@ -28,6 +40,7 @@ from gnnkern.distributed.wire import Wire
 __all__ = [
     "Anneal",
     "Cover",
+    "Deviation",
     "DiffusionSystem",
     "Drift",
     "Exact",
@@ -44,13 +57,17 @@ __all__ = [
     "PartTraining",
     "Partition",
     "PartitionedGraph",
+    "Periodic",
+    "Pipelined",
     "PlanMismatch",
     "Policy",
     "Quality",
+    "Sampled",
     "Schedule",
     "Scores",
     "SolveStats",
     "Solver",
+    "StepRecord",
     "Traffic",
     "WindowedExchange",
     "Wire",
@@ -58,6 +75,7 @@ __all__ = [
     "load_manifest",
     "load_part",
     "multirate",
+    "over_ranks",
     "parse_policy",
     "partition",
     "propagate",
@@ -65,5 +83,6 @@ __all__ = [
     "share_weights",
     "solve_diffusion",
     "sum_gradients",
+    "summary",
     "with_covered_rows",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["KeyedDropout"]
+__all__ = ["KeyedDropout", "kept_places", "mixed"]
 
 
 class KeyedDropout:
@@ -25,7 +25,7 @@ class KeyedDropout:
         self._step = self._site = 0
 
     def begin(self, step: int) -> None:
-        """Begin a step: its masks are its own."""
+        """Begin a step, or a step of a window of that number: masks follow from the number."""
         self._step, self._site = step, 0
 
     def __call__(self, x: Tensor, p: float, training: bool) -> Tensor:  # [n, F] -> [n, F]
@@ -33,17 +33,17 @@ class KeyedDropout:
         if not training or p == 0.0:
             return x
         self._site += 1
-        salt = _mixed_int(_mixed_int(self._seed * 1_000_003 + self._step) + self._site)
+        salt = mixed(mixed(self._seed * 1_000_003 + self._step) + self._site)
         if x.layout is torch.sparse_csr:
             return self._sparse(x, p, salt)
         columns = torch.arange(x.shape[1], device=x.device)
         place = self._nodes.to(x.device)[:, None] * x.shape[1] + columns
-        return x * _kept(place, salt, p).to(x.dtype).div_(1.0 - p)
+        return x * kept_places(place, salt, p).to(x.dtype).div_(1.0 - p)
 
     def _sparse(self, x: Tensor, p: float, salt: int) -> Tensor:
         """Of a sparse matrix the stored values."""
         rows = torch.repeat_interleave(self._nodes.to(x.device), x.crow_indices().diff())
-        kept = _kept(rows * x.shape[1] + x.col_indices(), salt, p)
+        kept = kept_places(rows * x.shape[1] + x.col_indices(), salt, p)
         values = x.values() * kept.to(x.dtype).div_(1.0 - p)
         return torch.sparse_csr_tensor(
             x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
@@ -56,7 +56,7 @@ _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
 
-def _kept(place: Tensor, salt: int, p: float) -> Tensor:
+def kept_places(place: Tensor, salt: int, p: float) -> Tensor:
     """Whether each place of a tensor is kept: 24 bits of its hash at or above p."""
     bits = place * _STEP + salt
     bits = (bits ^ ((bits >> 30) & (2**34 - 1))) * _FIRST
@@ -64,7 +64,7 @@ def _kept(place: Tensor, salt: int, p: float) -> Tensor:
     return ((bits >> 40) & (2**24 - 1)) >= int(p * 2**24)
 
 
-def _mixed_int(value: int) -> int:
+def mixed(value: int) -> int:
     """The same hash of one number, as a signed 64-bit integer."""
     wrap = 2**64 - 1
     bits = (value * (_STEP & wrap)) & wrap

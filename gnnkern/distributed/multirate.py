@@ -17,14 +17,14 @@ from gnnkern.distributed.wire import Wire
 from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
 
-__all__ = ["Drift", "multirate", "propagate"]
+__all__ = ["Deviation", "multirate", "propagate"]
 
 # A step from the rows and the graph to walk: called once per step.
 Step = Callable[[Tensor, Graph], Tensor]
 
 
 @dataclass(frozen=True)
-class Drift:
+class Deviation:
     """How far a multirate run is from the exact one, known without communicating.
 
     Attributes:
@@ -84,7 +84,7 @@ def propagate(
     wire: Wire | str | None = None,
     recompute: bool = False,
     measure: bool = False,
-) -> tuple[Tensor, Drift | None]:
+) -> tuple[Tensor, Deviation | None]:
     """Repeat `x <- keep * x + mix * S x + teleport * x0`, S being the weighted sum over in-edges.
 
     Euler's diffusion of step h is keep = 1 - h, mix = h with row-stochastic weights; personalised
@@ -141,7 +141,7 @@ def propagate(
     if not isinstance(view, PartitionedGraph):
         for _ in range(steps):
             x = step(x, view)
-        return x, Drift([0.0] * steps, 0.0, 1.0, 0.0) if measure else None
+        return x, Deviation([0.0] * steps, 0.0, 1.0, 0.0) if measure else None
     exchange = view.exchange
     assert isinstance(exchange, WindowedExchange)
     done = 0
@@ -194,7 +194,7 @@ def _drift(
     keep: float,
     mix: float,
     cover: Cover | None,
-) -> Drift:
+) -> Deviation:
     size = torch.ones(graph.num_edges) if weight is None else weight.detach().abs()
     size = size.double().to(graph.device)
     src, dst = graph.edge_index
@@ -215,4 +215,4 @@ def _drift(
     bound = 0.0
     for drift in by_step:
         bound = growth_all * bound + cut_all * drift
-    return Drift(by_step, cut_all, growth_all, bound)
+    return Deviation(by_step, cut_all, growth_all, bound)

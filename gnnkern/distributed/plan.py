@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gnnkern.distributed.cut import Edges, LocalPart
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
+from gnnkern.graph import Graph
 
 __all__ = ["HaloPlan", "PlanMismatch"]
 
@@ -77,6 +78,13 @@ class HaloPlan:
         """The level of the link to every rank, -1 to itself."""
         return self.hierarchy.levels_from(self.rank)
 
+    @cached_property
+    def returning(self) -> Graph:
+        """Edges from what comes back to the rows that it belongs to."""
+        rows = self.send_rows
+        edge_index = torch.stack([torch.arange(len(rows), device=rows.device), rows])
+        return Graph.from_edge_index(edge_index, (len(rows), self.num_rows))
+
     def rows_by_level(self, splits: Sequence[int]) -> dict[str, int]:
         """Rows of `splits` per kind of link."""
         rows = dict.fromkeys(LEVELS, 0)
@@ -87,23 +95,33 @@ class HaloPlan:
 
     def over(self, levels: Sequence[str]) -> tuple[HaloPlan, Tensor]:
         """The plan of links of some kinds alone, and the places of its ghosts among all, [g']."""
-        kept = [level >= 0 and LEVELS[level] in levels for level in self.levels]
-        sends = _within(self.send_splits, kept)
-        places = _within(self.recv_splits, kept)
-        device = self.send_rows.device
-        plan = replace(
+        kept = torch.tensor([level >= 0 and LEVELS[level] in levels for level in self.levels])
+        receives = torch.repeat_interleave(kept, torch.tensor(self.recv_splits))
+        sends = torch.repeat_interleave(kept, torch.tensor(self.send_splits))
+        return self.of_rows(sends, receives), receives.nonzero().squeeze(1)
+
+    def of_rows(self, sends: Tensor, receives: Tensor) -> HaloPlan:
+        """The plan of some of the rows alone.
+
+        Args:
+            sends: bool [s] which of the rows to send.
+            receives: bool [g] which of the ghosts to receive: those that their owners send.
+        """
+        here, there = sends.to(self.send_rows.device), receives.cpu()
+        sends = sends.cpu()
+        return replace(
             self,
-            send_rows=self.send_rows[sends.to(device)],
-            send_splits=_masked(self.send_splits, kept),
-            ghosts=self.ghosts[places],
-            recv_splits=_masked(self.recv_splits, kept),
+            send_rows=self.send_rows[here],
+            send_splits=_counts(sends, self.send_splits),
+            ghosts=self.ghosts[there],
+            recv_splits=_counts(there, self.recv_splits),
             sent=self.sent[sends],
         )
-        return plan, places
 
     def to(self, device: torch.device) -> HaloPlan:
         """The same with the rows to send on another device; ids stay where they are."""
-        return replace(self, send_rows=self.send_rows.to(device))
+        there = self.send_rows.device == device
+        return self if there else replace(self, send_rows=self.send_rows.to(device))
 
     def check(self, group: dist.ProcessGroup | None, device: torch.device, wire: str = "") -> None:
         """Compare this plan with those of the other ranks; all of them must call it.
@@ -164,11 +182,8 @@ def _digest_bytes(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
-def _masked(splits: Sequence[int], kept: Sequence[bool]) -> list[int]:
-    return [count if keep else 0 for count, keep in zip(splits, kept, strict=True)]
-
-
-def _within(splits: Sequence[int], kept: Sequence[bool]) -> Tensor:
-    """The places of the rows of those splits that are kept."""
-    mask = torch.repeat_interleave(torch.tensor(kept), torch.tensor(splits))
-    return mask.nonzero().squeeze(1)
+def _counts(chosen: Tensor, splits: Sequence[int]) -> list[int]:
+    """How many of the rows of each split are chosen."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), chosen.cumsum(0)])
+    ends: list[int] = before[torch.tensor([0, *splits]).cumsum(0)].diff().tolist()
+    return ends

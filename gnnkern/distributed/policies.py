@@ -1,23 +1,60 @@
-"""Policies: which optimizer steps exchange rows, and `Schedule`, which runs ordinary layers so."""
+"""Policies: what a step of a training does about the rows of other ranks."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from gnnkern.distributed.exchange import Arriving, HaloExchange
-from gnnkern.distributed.graph import PartitionedGraph
-from gnnkern.distributed.wire import Wire, WireMemory
+from gnnkern.distributed.dropout import kept_places, mixed
+from gnnkern.distributed.exchange import Arriving
+from gnnkern.distributed.site import Site
 
-__all__ = ["Anneal", "Exact", "Hold", "Policy", "Schedule", "parse_policy"]
+__all__ = [
+    "Anneal",
+    "Drift",
+    "Exact",
+    "Hold",
+    "Periodic",
+    "Pipelined",
+    "Policy",
+    "Sampled",
+    "parse_policy",
+]
+
+
+class Policy:
+    """Exchange all rows at every step; what the others change of it.
+
+    A policy decides which steps exchange (`exchanges`), and what a call of an op does at one that
+    does (`start`), from what `Site` offers. Every rank must come to the same decisions. Warm-up,
+    first exchanges and inputs that do not change never come here: see `Schedule`.
+    """
+
+    @property
+    def keeps(self) -> bool:
+        """Whether `start` reads what receivers hold (`Site.change`): s rows of memory per site."""
+        return False
+
+    @property
+    def window(self) -> int:
+        """Steps that share masks of dropout, for `KeyedDropout.begin(schedule.window(step))`."""
+        return 1
+
+    def exchanges(self, step: int, steps: int, last: int) -> bool:
+        """Whether one of `steps` steps exchanges, where step `last` did so last."""
+        return True
+
+    def start(self, site: Site, rows: Sequence[Tensor], step: int) -> Arriving:
+        """Bring the ghosts of a site up to date, at a step that exchanges."""
+        return site.whole(rows)
 
 
 @dataclass(frozen=True)
-class Policy:
+class Periodic(Policy):
     """Exchange every few steps; the number may change in the course of a training.
 
     Attributes:
@@ -37,159 +74,171 @@ class Policy:
         share = min(max(step, 0) * len(self.periods) // max(steps, 1), len(self.periods) - 1)
         return self.periods[share]
 
+    def exchanges(self, step: int, steps: int, last: int) -> bool:
+        """Once the period is over."""
+        return step >= last + self.period_at(step, steps)
 
-def Exact() -> Policy:  # noqa: N802
+
+def Exact() -> Periodic:  # noqa: N802
     """Exchange at every step."""
-    return Policy((1,))
+    return Periodic((1,))
 
 
-def Hold(period: int) -> Policy:  # noqa: N802
+def Hold(period: int) -> Periodic:  # noqa: N802
     """Exchange every `period` steps, and take the last rows between."""
-    return Policy((period,))
+    return Periodic((period,))
 
 
-def Anneal(*periods: int) -> Policy:  # noqa: N802
+def Anneal(*periods: int) -> Periodic:  # noqa: N802
     """Hold with a period that falls, such as 8, 4, 2, 1, each for an equal share of the steps."""
-    return Policy(tuple(periods))
+    return Periodic(tuple(periods))
+
+
+@dataclass(frozen=True)
+class Drift(Policy):
+    """Send the rows that have moved; receivers keep the others.
+
+    A row is sent where it differs from what its receivers hold by more than `tol` relative to the
+    latter, in the 2-norm; of a call with several tensors, where one of them does. With a tolerance
+    of 0 ghosts are exact. The gradients of rows that are sent are exact, those of the others are
+    left out. Which rows come is told in a bit per row, in an exchange of its own before that of the
+    rows.
+
+    Dropout alone moves a row by more than any useful tolerance. So masks stay for `window` steps:
+    in the first of them most rows are sent, in the others those that moved by learning.
+
+    Attributes:
+        tol: The relative distance from which on a row is sent.
+        window: Steps that share masks of dropout; of no effect where there is none.
+    """
+
+    tol: float
+    window: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _check_number("Drift", "tol", self.tol)
+        if self.tol < 0:
+            raise ValueError(f"Drift: tol must be >= 0, got {self.tol}")
+        _check_int("Drift", "window", self.window)
+        if self.window < 1:
+            raise ValueError(f"Drift: window must be >= 1, got {self.window}")
+
+    @property
+    def keeps(self) -> bool:
+        """True: senders compare."""
+        return True
+
+    def start(self, site: Site, rows: Sequence[Tensor], step: int) -> Arriving:
+        """Compare, tell, send."""
+        change = site.change(rows)
+        if change is None:
+            return site.whole(rows)
+        # Rows that are not numbers are sent: they must not go unnoticed.
+        moved = ~(change.gap <= self.tol * change.size).all(0)  # [s]
+        return site.some(rows, moved, site.tell(moved), change)
+
+
+@dataclass(frozen=True)
+class Pipelined(Policy):
+    """Take the ghosts of the step before, whose exchange runs while this step computes.
+
+    All rows travel at every step, and nobody waits for those of the same step. The gradient of
+    ghosts is left out, so there are no backward exchanges.
+    """
+
+    def start(self, site: Site, rows: Sequence[Tensor], step: int) -> Arriving:
+        """Send for the next step, take what the last one sent."""
+        return site.later(rows)
+
+
+@dataclass(frozen=True)
+class Sampled(Policy):
+    """Send a random share of the rows at each step; receivers keep the others.
+
+    The draw is a hash of (seed, step, site, global node), which sender and receiver both compute:
+    no ids travel. A node's row is sent to all of its receivers or to none.
+
+    In expectation `rate` of the rows travel, forward and backward, and a ghost is
+    (1 - rate) / rate steps old. The gradients of rows that are sent are exact, those of the others
+    are left out and nothing is scaled up: at given values the expected gradient across parts is
+    `rate` times the exact one.
+
+    Attributes:
+        rate: Probability that a row is sent, within 2^-24; with 1 all are.
+        seed: Of the draws.
+    """
+
+    rate: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _check_number("Sampled", "rate", self.rate)
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"Sampled: rate must be in (0, 1], got {self.rate}")
+        _check_int("Sampled", "seed", self.seed)
+
+    def chosen(self, nodes: Tensor, step: int, site: int) -> Tensor:  # [k] -> bool [k]
+        """Which of some nodes (global ids) send their rows at a step and a site."""
+        salt = mixed(mixed(mixed(self.seed) + step) + site)
+        return kept_places(nodes, salt, 1.0 - self.rate)
+
+    def start(self, site: Site, rows: Sequence[Tensor], step: int) -> Arriving:
+        """Draw on both sides, send."""
+        plan = site.plan
+        sends, receives = (
+            self.chosen(nodes, step, site.number).to(rows[0].device)
+            for nodes in (plan.sent, plan.ghosts)
+        )
+        return site.some(rows, sends, receives, site.change(rows))
+
+
+_IN_WORDS: dict[str, Callable[..., Policy]] = {
+    "exact": Exact,
+    "hold": Hold,
+    "anneal": Anneal,
+    "drift": Drift,
+    "pipelined": Pipelined,
+    "sampled": Sampled,
+}
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy of "exact", "hold:4" or "anneal:8,4,2,1"."""
+    """The policy of a text such as "exact", "hold:4", "anneal:8,4,2,1", "drift:0.05".
+
+    "drift:TOL,WINDOW", "pipelined", "sampled:RATE" and "sampled:RATE,SEED" are the others.
+
+    Raises:
+        ValueError: there is no such policy, or a number is out of range.
+    """
     word, _, numbers = text.partition(":")
     try:
-        periods = tuple(int(number) for number in numbers.split(",")) if numbers else ()
-    except ValueError:
-        periods = (0,)
-    counts = {"exact": len(periods) == 0, "hold": len(periods) == 1, "anneal": len(periods) > 0}
-    if not counts.get(word, False):
-        raise ValueError(f"policy: must be exact, hold:K or anneal:K,K,..., got {text!r}")
-    return Policy(periods or (1,))
+        values = [_number(number) for number in numbers.split(",")] if numbers else []
+        return _IN_WORDS[word](*values)
+    except (KeyError, TypeError):
+        raise ValueError(
+            "policy: must be exact, hold:K, anneal:K,K,..., drift:TOL[,WINDOW], pipelined or "
+            f"sampled:RATE[,SEED], got {text!r}"
+        ) from None
 
 
-@dataclass
-class _Site:
-    """One call of an op in every step: what its ghosts were, and of which rows."""
-
-    ghosts: list[Tensor] = field(default_factory=list)
-    # The rows that were sent, where they cannot change unnoticed: (reference, version).
-    rows: list[tuple[weakref.ref[Tensor], int]] = field(default_factory=list)
-    # What rounding on the wire has left out.
-    memory: WireMemory | None = None
-
-    def has(self, rows: Sequence[Tensor]) -> bool:
-        """Whether the very same rows were sent last time, and have not been written to since."""
-        if len(rows) != len(self.rows):
-            return False
-        return all(
-            known() is x and version == x._version and not x.requires_grad
-            for (known, version), x in zip(self.rows, rows, strict=True)
-        )
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise TypeError(text)
 
 
-class Schedule:
-    """A graph for the steps of a training: some exchange rows, the others reuse old ones.
-
-    Each op that a step calls is a site, told apart by their order: every step calls the same ops.
-    At a step without exchange the ghosts are those of the last one, as constants: the gradient that
-    would go to other ranks is left out. At a step with exchange values and gradients are exact.
-    Rows that do not change, such as the first layer's input, are exchanged once.
-
-    Evaluate on the graph itself, which is exact.
-
-    Args:
-        graph: The graph.
-        policy: When to exchange.
-        steps: Of the training, for policies that change in its course.
-        warmup: Steps at the beginning that exchange in any case, without rounding.
-        wire: What rows are rounded to between ranks, each op's with a memory of what was left out.
-            A warm-up is exchanged as it is, and with it inputs that do not change.
-    """
-
-    def __init__(
-        self,
-        graph: PartitionedGraph,
-        policy: Policy,
-        *,
-        steps: int,
-        warmup: int = 0,
-        wire: Wire | str | None = None,
-    ) -> None:
-        self.policy, self.steps, self.warmup = policy, steps, warmup
-        self._exact: HaloExchange = graph.exact
-        self._rounding = graph.exact.with_wire(wire)
-        self._exchange = self._exact
-        self._sites: list[_Site] = []
-        self._next = 0
-        self._fresh = True
-        self._last_fresh: int | None = None
-        self._view = graph.with_exchange(self)
-
-    def begin(self, step: int) -> PartitionedGraph:
-        """The graph for a step, numbered from 0."""
-        period = self.policy.period_at(step, self.steps)
-        self._fresh = (
-            step < self.warmup or self._last_fresh is None or step >= self._last_fresh + period
-        )
-        if self._fresh:
-            self._last_fresh = step
-        self._exchange = self._exact if step < self.warmup else self._rounding
-        self._next = 0
-        return self._view
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the current step exchanges."""
-        return self._fresh
-
-    def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
-        """Exchange, or take what is there; what ops call."""
-        if self._next == len(self._sites):
-            self._sites.append(_Site(memory=self._memory()))
-        site = self._sites[self._next]
-        self._next += 1
-        if site.has(rows) or (not self._fresh and len(site.ghosts) == len(rows)):
-            return _Held(site.ghosts)
-        site.rows = [(weakref.ref(x), x._version) for x in rows]
-        return _Fresh(site, self._exchange.start(rows, site.memory, carrier=carrier))
-
-    def _memory(self) -> WireMemory | None:
-        wire = self._rounding.wire
-        return None if wire is None else WireMemory(wire.feedback)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: every site's ghosts and what rounding left out, and when."""
-        return {
-            "last": self._last_fresh,
-            "sites": [site.ghosts for site in self._sites],
-            "left_out": [site.memory.left if site.memory else {} for site in self._sites],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, with the same parts."""
-        self._last_fresh = state["last"]
-        self._sites = [_Site(list(ghosts), memory=self._memory()) for ghosts in state["sites"]]
-        for site, left in zip(self._sites, state["left_out"], strict=True):
-            if site.memory is not None:
-                site.memory.left = dict(left)
+def _check_number(who: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{who}: {name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{who}: {name} must be finite, got {value}")
 
 
-class _Held:
-    """Ghosts of an earlier step."""
-
-    def __init__(self, ghosts: list[Tensor]) -> None:
-        self._ghosts = ghosts
-
-    def finish(self) -> list[Tensor]:
-        return self._ghosts
-
-
-class _Fresh:
-    """Ghosts on their way, which the site remembers."""
-
-    def __init__(self, site: _Site, arriving: Arriving) -> None:
-        self._site, self._arriving = site, arriving
-
-    def finish(self) -> list[Tensor]:
-        ghosts = self._arriving.finish()
-        self._site.ghosts = [x.detach() for x in ghosts]
-        return ghosts
+def _check_int(who: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{who}: {name} must be an int, got {value!r}")

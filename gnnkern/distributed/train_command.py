@@ -20,11 +20,13 @@ from gnnkern.distributed.hierarchy import LEVELS
 from gnnkern.distributed.methods import METHODS
 from gnnkern.distributed.partition import Partition, partition
 from gnnkern.distributed.policies import parse_policy
+from gnnkern.distributed.record import over_ranks, summary
 from gnnkern.distributed.storage import load_manifest, load_part
+from gnnkern.distributed.train_log import EpochLog
 from gnnkern.distributed.training import PartTraining
 from gnnkern.distributed.wire import as_wire
 from gnnkern.memory import PeakMemory
-from gnnkern.progress import training_progress
+from gnnkern.progress import Epoch, Report, training_progress
 from gnnkern.train import (
     SPARSE_FILL,
     TrainResult,
@@ -54,10 +56,18 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="exact",
         metavar="NAME",
-        help="epochs that exchange rows: exact, hold:4 or anneal:8,4,2,1; default: exact",
+        help="which rows travel in which epochs: exact, hold:4, anneal:8,4,2,1, drift:0.05, "
+        "pipelined or sampled:0.5; default: exact",
     )
     ranks.add_argument(
         "--warmup", type=int, default=5, metavar="N", help="exact epochs at first; default: 5"
+    )
+    # Not --log: torchrun takes it for a beginning of its own --log-dir.
+    ranks.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="write a line of JSON per epoch: loss, rows and bytes sent, how far rows moved",
     )
     ranks.add_argument(
         "--wire",
@@ -137,12 +147,14 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
             wire=wire,
             seed=options.seed,
             split=options.split,
+            measure=options.log_file is not None,
         )
         graph.prepare()
         prepared = time.perf_counter()
         title = f"{name} {options.model} on {world} ranks"
         with training_progress(title, enabled=rank == 0 and not options.quiet) as report:
-            training.train(report)
+            _run(training, report, options.log_file, rank)
+    totals = summary(over_ranks(graph, training.records))
     sent = torch.tensor([graph.traffic.bytes[level] for level in LEVELS])
     by_level = dict(zip(LEVELS, graph.sum_over_ranks(sent).tolist(), strict=True))
     if rank != 0:
@@ -163,17 +175,29 @@ def _train(options: argparse.Namespace) -> TrainResult | None:
         peak_memory=memory.added,
         threads=torch.get_num_threads(),
         settings=asdict(recipe)
-        | {
-            "parts": world,
-            "policy": options.policy,
-            "wire": options.wire,
-            "cover": options.cover,
-            "bytes_sent": by_level,
-        },
+        | {"parts": world, "policy": options.policy, "bytes_sent": by_level}
+        | {"exchanges": totals, "wire": options.wire, "cover": options.cover},
         losses=training.losses,
         val_scores=training.val_scores,
         epoch_seconds=training.epoch_seconds,
     )
+
+
+def _run(training: PartTraining, report: Report, path: Path | None, rank: int) -> None:
+    """Train, with a log where one is asked for."""
+    if path is None:
+        training.train(report)
+        return
+    log = EpochLog(training, path if rank == 0 else None)
+
+    def after(epoch: Epoch) -> None:
+        report(epoch)
+        log(epoch)
+
+    try:
+        training.train(after)
+    finally:
+        log.close()
 
 
 def _part(

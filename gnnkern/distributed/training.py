@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from gnnkern.distributed.dropout import KeyedDropout
 from gnnkern.distributed.graph import PartitionedGraph
-from gnnkern.distributed.policies import Policy, Schedule
+from gnnkern.distributed.policies import Policy
+from gnnkern.distributed.record import StepRecord
+from gnnkern.distributed.schedule import Schedule
 from gnnkern.distributed.wire import Wire
 from gnnkern.metrics import roc_auc
 from gnnkern.nn.models import Net
@@ -109,11 +111,15 @@ class PartTraining:
         recipe: What to train with.
         num_nodes: N of the whole graph.
         num_classes: Of the whole graph.
-        policy: Which steps exchange rows.
-        warmup: Steps at the beginning that exchange in any case, without rounding.
+        policy: Which rows travel at which step.
+        warmup: Steps at the beginning that are exact.
         wire: What rows are rounded to between ranks, as `Schedule` has it.
         seed: Of the dropout masks.
         split: Which of the masks' columns.
+        measure: Whether `records` have the drift of rows (`Schedule`).
+
+    Attributes:
+        records: What this rank exchanged in each step.
     """
 
     def __init__(
@@ -131,6 +137,7 @@ class PartTraining:
         wire: Wire | str | None = None,
         seed: int = 0,
         split: int = 0,
+        measure: bool = False,
     ) -> None:
         self.graph, self.net, self.optimizer, self.recipe = graph, net, optimizer, recipe
         self.x, self.y = rows["x"], rows["y"]
@@ -141,12 +148,15 @@ class PartTraining:
         counts = graph.sum_over_ranks(counts)
         self.counts = dict(zip(self.masks, counts.tolist(), strict=True))
         self.num_nodes, self.num_classes = num_nodes, num_classes
-        self.schedule = Schedule(graph, policy, steps=recipe.epochs, warmup=warmup, wire=wire)
+        self.schedule = Schedule(
+            graph, policy, steps=recipe.epochs, warmup=warmup, wire=wire, measure=measure
+        )
         self.dropout = KeyedDropout(graph.owned, seed)
         if isinstance(net, Net):
             net.drop = self.dropout
         share_weights(net, graph.exact.group)
         self.losses: list[float] = []
+        self.records: list[StepRecord] = []
         self.val_scores: list[float] = []
         self.epoch_seconds: list[float] = []
         self.best, self.best_epoch = Scores(-1.0, float("inf"), 0.0), 0
@@ -173,11 +183,12 @@ class PartTraining:
                 self.best, self.best_epoch = scores, epoch
             if report is not None:
                 report(Epoch(epoch, epochs, self.losses[-1], scores.val))
+        self.schedule.settle()
 
     def step(self, step: int) -> float:
         """One epoch, numbered from 0; the loss over all training nodes."""
         self.net.train()
-        self.dropout.begin(step)
+        self.dropout.begin(self.schedule.window(step))
         self.optimizer.zero_grad()
         logits = self.net(self.x, self.schedule.begin(step))  # [n, C]
         mask = self.masks["train"]
@@ -187,6 +198,7 @@ class PartTraining:
         loss.backward()
         total = sum_gradients(self.net, loss, self.graph, step)
         self.optimizer.step()
+        self.records.append(self.schedule.record())
         return total
 
     @torch.no_grad()
@@ -222,6 +234,7 @@ class PartTraining:
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "records": [record.numbers() for record in self.records],
             "losses": self.losses,
             "val_scores": self.val_scores,
             "best": asdict(self.best),
@@ -233,6 +246,7 @@ class PartTraining:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.records = [StepRecord.from_numbers(each) for each in state["records"]]
         self.losses, self.val_scores = list(state["losses"]), list(state["val_scores"])
         self.best, self.best_epoch = Scores(**state["best"]), state["best_epoch"]
 

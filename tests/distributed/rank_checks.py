@@ -25,11 +25,11 @@ def whole_graph(name):
     return gnnkern.Graph.from_edge_index(edge_index, num_nodes)
 
 
-def parts_of(graph, world, how):
+def parts_of(graph, world, how, **options):
     """Parts by a method; by `lopsided` all in the last part, so that the others are empty."""
     if how == "lopsided":
-        return partition(graph, world, torch.full((graph.num_dst,), world - 1))
-    return partition(graph, world, how)
+        how = torch.full((graph.num_dst,), world - 1)
+    return partition(graph, world, how, **options)
 
 
 def my_part(group, name, how, **options):
