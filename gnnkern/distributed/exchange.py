@@ -17,7 +17,6 @@ from gnnkern.distributed.hierarchy import LEVELS
 from gnnkern.distributed.plan import HaloPlan
 from gnnkern.distributed.waiting import start_exchange
 from gnnkern.distributed.wire import Codec, Wire, WireMemory, as_wire
-from gnnkern.graph import Graph
 from gnnkern.ops.spmm import spmm
 
 __all__ = ["Arriving", "Exchange", "HaloExchange", "Pending", "Traffic"]
@@ -139,9 +138,8 @@ class HaloExchange:
         self.group = group
         self.traffic = Traffic() if traffic is None else traffic
         self.wire = as_wire(wire)
-        self.checked = False
-        self._gather: Graph | None = None
-        self._by_wire: dict[Wire | None, HaloExchange] = {self.wire: self}
+        # Wire types that the ranks have compared, with the plan; shared by exchanges made of this.
+        self._compared: set[Wire | None] = set()
 
     def __call__(self, x: Tensor) -> Tensor:  # [n, ...] -> [g, ...]
         """The ghosts' rows."""
@@ -168,7 +166,7 @@ class HaloExchange:
                 differ; at the first call.
         """
         if carrier is not None:
-            return carrier.with_wire(self.wire).start(rows, memory)
+            return self.following(carrier, rows[0].device).start(rows, memory)
         for x in rows:
             if x.dim() == 0 or x.shape[0] != self.plan.num_rows:
                 raise ValueError(
@@ -185,13 +183,13 @@ class HaloExchange:
         return Pending(self, rows, memory)
 
     def with_wire(self, wire: Wire | str | None) -> HaloExchange:
-        """The exchange of the same rows in another wire type, always the same object for one."""
+        """The exchange of the same rows in another wire type, which its first exchange compares."""
         wire = as_wire(wire)
-        made = self._by_wire.get(wire)
-        if made is None:
-            made = self._by_wire[wire] = HaloExchange(self.plan, self.group, self.traffic, wire)
-            made._by_wire = self._by_wire
-        return made
+        if wire == self.wire:
+            return self
+        other = copy.copy(self)
+        other.wire = wire
+        return other
 
     def over(self, levels: Sequence[str]) -> tuple[HaloExchange, Tensor]:
         """The exchange over links of some kinds alone, and the places of its ghosts among all."""
@@ -208,10 +206,15 @@ class HaloExchange:
             traffic: Where to count; by default where this exchange counts.
         """
         other = copy.copy(self)
-        other.plan, other._gather = plan, None
-        other._by_wire = {other.wire: other}
+        other.plan = plan
         other.traffic = self.traffic if traffic is None else traffic
         return other
+
+    def following(self, carrier: HaloExchange, device: torch.device) -> HaloExchange:
+        """This exchange by the plan of another, both compared between ranks."""
+        carrier.before_first(device)
+        self.before_first(device)
+        return self.like(carrier.plan)
 
     def transposed(self, received: Tensor) -> Tensor:  # [g, ...] -> [n, ...]
         """Send values of ghosts to their owners, who sum them: what the backward does."""
@@ -222,9 +225,9 @@ class HaloExchange:
 
     def before_first(self, device: torch.device) -> None:
         """Compare the plans, once; every exchange begins with it."""
-        if self.checked:
-            return
         self.plan = self.plan.to(device)
+        if self.wire in self._compared:
+            return
         if self.is_alone:
             if self.plan.hierarchy.size != 1:
                 raise ValueError(
@@ -233,20 +236,12 @@ class HaloExchange:
                 )
         else:
             self.plan.check(self.group, device, repr(self.wire))
-        self.checked = True
+        self._compared.add(self.wire)
 
     @property
     def is_alone(self) -> bool:
         """Whether there is no process group."""
         return not (dist.is_available() and dist.is_initialized())
-
-    def gather_graph(self) -> Graph:
-        """Edges from what comes back to the rows that it belongs to."""
-        if self._gather is None:
-            rows = self.plan.send_rows
-            edge_index = torch.stack([torch.arange(len(rows), device=rows.device), rows])
-            self._gather = Graph.from_edge_index(edge_index, (len(rows), self.plan.num_rows))
-        return self._gather
 
 
 def _flat(x: Tensor) -> Tensor:  # [rows, ...] -> [rows, W]
@@ -301,8 +296,7 @@ class _Call:
     def begin(self, rows: Sequence[Tensor]) -> Tensor:  # [g, W], in flight
         plan = self.exchange.plan
         picked = [_flat(x.index_select(0, plan.send_rows)) for x in rows]
-        site = ("rows", picked[0].dtype)
-        sent = self._codec.encode(picked, self._memory, site)
+        sent = self._codec.encode(picked, self._memory, f"rows {picked[0].dtype}")
         received = self._begin(sent, plan.send_splits, plan.recv_splits, "exchange")
         if self._codec.is_exact:
             return received
@@ -314,12 +308,12 @@ class _Call:
 
     def begin_reverse(self, grad: Tensor) -> None:  # [g, W]
         plan = self.exchange.plan
-        sent = self._back.encode(self._back.split(grad), self._memory, ("gradient", grad.dtype))
+        sent = self._back.encode(self._back.split(grad), self._memory, f"gradient {grad.dtype}")
         self._begin(sent, plan.recv_splits, plan.send_splits, "gradient")
 
     def end_reverse(self) -> Tensor:  # [n, W]
         received = self._back.decode(self._end("gradient"))
-        return spmm(self.exchange.gather_graph(), received)
+        return spmm(self.exchange.plan.returning, received)
 
 
 class _Start(torch.autograd.Function):

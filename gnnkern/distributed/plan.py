@@ -14,6 +14,7 @@ from torch import Tensor
 from gnnkern.distributed.cut import Edges, LocalPart
 from gnnkern.distributed.hierarchy import LEVELS, Hierarchy
 from gnnkern.distributed.waiting import all_reduce, waiting_for
+from gnnkern.graph import Graph
 
 __all__ = ["HaloPlan", "PlanMismatch"]
 
@@ -78,6 +79,13 @@ class HaloPlan:
         """The level of the link to every rank, -1 to itself."""
         return self.hierarchy.levels_from(self.rank)
 
+    @cached_property
+    def returning(self) -> Graph:
+        """Edges from what comes back to the rows that it belongs to."""
+        rows = self.send_rows
+        edge_index = torch.stack([torch.arange(len(rows), device=rows.device), rows])
+        return Graph.from_edge_index(edge_index, (len(rows), self.num_rows))
+
     def rows_by_level(self, splits: Sequence[int]) -> dict[str, int]:
         """Rows of `splits` per kind of link."""
         rows = dict.fromkeys(LEVELS, 0)
@@ -113,7 +121,8 @@ class HaloPlan:
 
     def to(self, device: torch.device) -> HaloPlan:
         """The same with the rows to send on another device; ids stay where they are."""
-        return replace(self, send_rows=self.send_rows.to(device))
+        there = self.send_rows.device == device
+        return self if there else replace(self, send_rows=self.send_rows.to(device))
 
     def check(self, group: dist.ProcessGroup | None, device: torch.device, wire: str = "") -> None:
         """Compare this plan with those of the other ranks; all of them must call it.

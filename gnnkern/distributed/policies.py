@@ -212,7 +212,7 @@ class Sampled(Policy):
 
     def start(self, site: Site, rows: Sequence[Tensor], step: int) -> Arriving:
         """Draw on both sides, send."""
-        plan = site.exchange.plan
+        plan = site.plan
         sends, receives = (
             self.chosen(nodes, step, site.number).to(rows[0].device)
             for nodes in (plan.sent, plan.ghosts)

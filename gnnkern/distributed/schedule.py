@@ -13,7 +13,7 @@ from gnnkern.distributed.graph import PartitionedGraph
 from gnnkern.distributed.policies import Policy
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.site import Channel, Site
-from gnnkern.distributed.wire import Wire
+from gnnkern.distributed.wire import Wire, as_wire
 
 __all__ = ["Schedule"]
 
@@ -33,9 +33,9 @@ class Schedule:
         graph: The graph.
         policy: What travels when; see `gnnkern.distributed.policies`.
         steps: Of the training, for policies that change in its course.
-        warmup: Steps at the beginning that are exact, without rounding.
-        wire: What rows are rounded to between ranks, each op's with a memory of what was left out.
-            A warm-up is exchanged as it is, and with it inputs that do not change.
+        warmup: Steps at the beginning that are exact.
+        wire: What rows are rounded to between ranks, but for those that are exact whatever the
+            policy; what was left out of a row is added when its site sends it the next time.
         measure: Whether `record` has the drift: senders keep what their receivers hold, s rows per
             site, and compare at each exchange. `Drift` does so in any case.
         links: What rows are exchanged with; by default `graph.exact`, all links.
@@ -54,7 +54,7 @@ class Schedule:
     ) -> None:
         self.policy, self.steps, self.warmup = policy, steps, warmup
         exact = graph.exact if links is None else links
-        self._channel = Channel(exact, measure or policy.keeps, wire)
+        self._channel = Channel(exact, measure or policy.keeps, as_wire(wire))
         self._sites: list[Site] = []
         self._next = 0
         self._fresh = True
@@ -72,7 +72,7 @@ class Schedule:
         if self._fresh:
             self._last_fresh = step
         self._next = 0
-        self._channel.begin(step, rounds=step >= self.warmup)
+        self._channel.begin(step)
         self._began = time.perf_counter()
         return self._view
 
@@ -103,17 +103,21 @@ class Schedule:
 
     def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
         """Bring the ghosts of the next site; what ops call."""
+        self._channel.prepare(rows[0].device)
         if self._next == len(self._sites):
             self._sites.append(Site(self._next, self._channel))
         site = self._sites[self._next]
         self._next += 1
-        site.connect(rows, carrier)
+        site.carrier = carrier
+        site.check(rows)
         if not site.ghosts:
-            return site.whole(rows)
+            return site.whole(rows, exact=True)
         if site.has(rows) or not self._fresh:
             return site.held()
         step = self._channel.step
-        return site.whole(rows) if step < self.warmup else self.policy.start(site, rows, step)
+        if step < self.warmup:
+            return site.whole(rows, exact=True)
+        return self.policy.start(site, rows, step)
 
     def settle(self) -> None:
         """Wait for what is under way, after the last step."""

@@ -14,7 +14,7 @@ from gnnkern.distributed.exchange import Arriving, HaloExchange, Traffic
 from gnnkern.distributed.plan import HaloPlan
 from gnnkern.distributed.record import StepRecord
 from gnnkern.distributed.row_bits import RowBits
-from gnnkern.distributed.wire import Wire, WireMemory, as_wire
+from gnnkern.distributed.wire import Wire, WireMemory
 
 __all__ = ["Change", "Channel", "Site"]
 
@@ -32,32 +32,48 @@ class Channel:
 
     Args:
         exact: The graph's exchange.
+        wire: What rows are rounded to, but for those that must be exact.
         keeps: Whether senders keep what their receivers hold: s rows per site.
-        wire: What rows are rounded to, in steps that round.
-
-    Attributes:
-        rounds: Whether the current step does.
     """
 
-    def __init__(self, exact: HaloExchange, keeps: bool, wire: Wire | str | None = None) -> None:
-        self.keeps, self.exact, self.wire = keeps, exact, as_wire(wire)
-        self._counting: dict[HaloExchange, HaloExchange] = {}
+    def __init__(self, exact: HaloExchange, keeps: bool, wire: Wire | None = None) -> None:
+        self.keeps, self.wire = keeps, wire
+        self._exact = exact
+        self._exchange: HaloExchange | None = None
+        self._rounding: HaloExchange | None = None
         self.begin(0)
 
-    def begin(self, step: int, rounds: bool = False) -> None:
+    def begin(self, step: int) -> None:
         """Count anew, for a step."""
-        self.step, self.rounds = step, rounds
-        self.traffic = Traffic(within=self.exact.traffic)
+        self.step = step
+        self.traffic = Traffic(within=self._exact.traffic)
         self._moved, self._size = 0.0, 0.0
-        for exchange in self._counting.values():
-            exchange.traffic = self.traffic
+        for exchange in (self._exchange, self._rounding):
+            if exchange is not None:
+                exchange.traffic = self.traffic
 
-    def counting(self, exchange: HaloExchange, device: torch.device) -> HaloExchange:
-        """The same exchange, counted in `traffic` and so in the graph's; compares its plans."""
-        if exchange not in self._counting:
-            exchange.before_first(device)
-            self._counting[exchange] = exchange.like(exchange.plan, self.traffic)
-        return self._counting[exchange]
+    def prepare(self, device: torch.device) -> None:
+        """What comes before the first exchange."""
+        if self._exchange is None:
+            self._exact.before_first(device)
+            self._exchange = self._exact.like(self._exact.plan, self.traffic)
+            self._rounding = self._exchange.with_wire(self.wire)
+            self._rounding.before_first(device)
+
+    @property
+    def plan(self) -> HaloPlan:
+        """Which rows an exchange of all moves."""
+        return self._exact.plan
+
+    def exchange(self, exact: bool) -> HaloExchange:
+        """Counts in `traffic`, and so in the graph's; rounds, where it need not be exact."""
+        exchange = self._exchange if exact else self._rounding
+        assert exchange is not None, "a site is asked before prepare"
+        return exchange
+
+    def memory(self) -> WireMemory | None:
+        """For what rounding leaves out of the rows of one site."""
+        return None if self.wire is None else WireMemory(self.wire.feedback, believed=self.keeps)
 
     def count(self, change: Change) -> None:
         """Add to the step's drift."""
@@ -89,6 +105,7 @@ class Site:
         channel: Shared by all sites.
 
     Attributes:
+        carrier: Whose plan is followed, where the rows are not those of the graph's nodes.
         ghosts: K tensors [g, ...] as last received; empty before the first exchange.
         sent: K tensors [s, ...], what receivers hold of this rank's rows; empty where the channel
             does not keep them.
@@ -96,54 +113,32 @@ class Site:
 
     def __init__(self, number: int, channel: Channel) -> None:
         self.number, self.channel = number, channel
-        self._start_anew()
-
-    def _start_anew(self) -> None:
+        self.carrier: HaloExchange | None = None
+        self.memory = channel.memory()
+        self._bits: RowBits | None = None
         self.ghosts: list[Tensor] = []
         self.sent: list[Tensor] = []
-        self._carrier: HaloExchange | None = None
-        self._exact: HaloExchange | None = None
-        self._rounding: HaloExchange | None = None
-        self._bits: RowBits | None = None
-        # What rounding has left out.
-        wire, keeps = self.channel.wire, self.channel.keeps
-        self._memory = None if wire is None else WireMemory(wire.feedback, believed=keeps)
         self._under_way: Arriving | None = None
         # The rows that ghosts are whole copies of: (reference, version).
         self._rows: list[tuple[weakref.ref[Tensor], int]] = []
 
     @property
-    def exchange(self) -> HaloExchange:
-        """What a step exchanges rows with: as they are, or in the channel's wire type."""
-        exchange = self._rounding if self.channel.rounds else self._exact
-        assert exchange is not None, "a site is asked before connect"
-        return exchange
+    def plan(self) -> HaloPlan:
+        """Which rows an exchange of all moves."""
+        return self.channel.plan if self.carrier is None else self.carrier.plan
 
-    def connect(self, rows: Sequence[Tensor], carrier: HaloExchange | None) -> None:
-        """What comes before an exchange of rows; the first time, plans are compared.
+    def exchange(self, exact: bool = False) -> HaloExchange:
+        """What brings all rows; rounds, where it need not be exact."""
+        exchange = self.channel.exchange(exact)
+        if self.carrier is None:
+            return exchange
+        return exchange.following(self.carrier, exchange.plan.send_rows.device)
 
-        Args:
-            rows: Tensors [n, ...].
-            carrier: Whose plan, where it is not the graph's; with another one than before the site
-                begins anew.
-
-        Raises:
-            ValueError: another number of tensors, other shapes or dtypes than before; or what was
-                loaded is of other parts.
-        """
-        if self._exact is not None and carrier is not self._carrier:
-            # What is held is of other rows.
-            self.settle()
-            self._start_anew()
-        if self._exact is None:
-            channel, device = self.channel, rows[0].device
-            self._carrier = carrier
-            exact = channel.exact if carrier is None else carrier
-            self._exact = self._rounding = channel.counting(exact, device)
-            if channel.wire is not None:
-                self._rounding = channel.counting(exact.with_wire(channel.wire), device)
-            self._check_parts(self._exact.plan)
-        self._check(rows)
+    def tell(self, chosen: Tensor) -> Tensor:  # bool [s] -> bool [g]
+        """Tell receivers which rows come; an exchange of a bit per row, which is waited for."""
+        if self._bits is None:
+            self._bits = RowBits(self.exchange(exact=True))
+        return self._bits.tell(chosen, self.channel.traffic)
 
     def has(self, rows: Sequence[Tensor]) -> bool:
         """Whether the ghosts are those of the very same rows, which nobody has written to since."""
@@ -154,17 +149,13 @@ class Site:
             for (known, version), x in zip(self._rows, rows, strict=True)
         )
 
-    def _check_parts(self, plan: HaloPlan) -> None:
-        held = {"ghosts": (self.ghosts, plan.num_ghosts), "sent": (self.sent, plan.num_sent)}
-        for name, (tensors, rows) in held.items():
-            wrong = [len(x) for x in tensors if len(x) != rows]
-            if wrong:
-                raise ValueError(
-                    f"Schedule: the state is of other parts: {name} of call {self.number} must "
-                    f"have {rows} rows, got {wrong[0]}"
-                )
+    def check(self, rows: Sequence[Tensor]) -> None:
+        """Raise where these cannot be rows of the same call as before.
 
-    def _check(self, rows: Sequence[Tensor]) -> None:
+        Raises:
+            ValueError: another number of tensors, other shapes or dtypes, or other parts.
+        """
+        self._check_counts()
         # What is under way has the shapes of what is held.
         known = [(tuple(x.shape[1:]), x.dtype) for x in self.ghosts]
         given = [(tuple(x.shape[1:]), x.dtype) for x in rows]
@@ -182,13 +173,13 @@ class Site:
         arriving, self._under_way = self._under_way, None
         return _Held(self, arriving)
 
-    def whole(self, rows: Sequence[Tensor]) -> Arriving:
-        """All rows are sent; values and gradients are exact."""
+    def whole(self, rows: Sequence[Tensor], *, exact: bool = False) -> Arriving:
+        """All rows are sent; values and gradients are exact, but for what a wire type rounds."""
         self.settle()
         change = self.change(rows)
-        arriving = self.exchange.start(rows, self._memory)
-        self._remember(rows, change, self._memory)
-        return _Fresh(self, arriving, None)
+        pending = self.exchange(exact).start(rows, None if exact else self.memory)
+        self._remember(rows, change, exact=exact)
+        return _Fresh(self, pending, None)
 
     def some(
         self,
@@ -199,8 +190,7 @@ class Site:
     ) -> Arriving:
         """Some rows are sent, with an exact gradient; the other ghosts stay, as constants.
 
-        All ranks take part, forward and backward, also where they have nothing to send. Rows that
-        are rounded are rounded anew: what it leaves out counts as a distance from what is held.
+        All ranks take part, forward and backward, also where they have nothing to send.
 
         Args:
             rows: Tensors [n, ...].
@@ -209,27 +199,20 @@ class Site:
             change: Of these rows.
         """
         self.settle()
-        part = self.exchange.like(self.exchange.plan.of_rows(sends, receives))
-        memory = WireMemory(feedback=False, believed=self.channel.keeps)
-        arriving = part.start(rows, memory)
-        self._remember(rows, change, memory, sends)
-        return _Fresh(self, arriving, receives.nonzero().squeeze(1))
-
-    def tell(self, chosen: Tensor) -> Tensor:  # bool [s] -> bool [g]
-        """Tell receivers which rows come; an exchange of a bit per row, which is waited for."""
-        if self._bits is None:
-            self._bits = RowBits(self.exchange)
-        return self._bits.tell(chosen, self.channel.traffic)
+        part = self.exchange().like(self.plan.of_rows(sends, receives))
+        memory = None if self.memory is None else self.memory.of_rows(sends, receives)
+        pending = part.start(rows, memory)
+        self._remember(rows, change, sends)
+        return _Fresh(self, pending, receives.nonzero().squeeze(1))
 
     def later(self, rows: Sequence[Tensor]) -> Arriving:
         """All rows are sent, for the next step; the ghosts are those of the last one, as constants.
 
         What the last step sent is waited for where this step needs it.
         """
-        before = self.held()
-        change = self.change(rows)
-        self._under_way = self.exchange.start([x.detach() for x in rows], self._memory)
-        self._remember(rows, change, self._memory)
+        before, change = self.held(), self.change(rows)
+        self._under_way = self.exchange().start([x.detach() for x in rows], self.memory)
+        self._remember(rows, change)
         return before
 
     # -- what policies may ask ---------------------------------------------------------------------
@@ -249,30 +232,56 @@ class Site:
     # -- checkpoints -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What is held, what was sent, and what rounding left out of it."""
+        """What is held, what was sent and what rounding left out."""
         self.settle()
-        left = {} if self._memory is None else self._memory.state_dict()
-        return {"ghosts": list(self.ghosts), "sent": list(self.sent), "left_out": left}
+        left = {} if self.memory is None else dict(self.memory.left)
+        return {
+            "ghosts": list(self.ghosts),
+            "sent": list(self.sent),
+            "left_out": left,
+            "carried": self.carrier is not None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the next call refuses what is of other parts."""
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: it is of other parts.
+        """
         self.ghosts, self.sent = list(state["ghosts"]), list(state["sent"])
+        # A plan of its own is there at its first call.
+        if not state["carried"]:
+            self._check_counts()
+        if self.memory is not None:
+            self.memory.left = dict(state["left_out"])
         self._under_way, self._rows = None, []
-        if self._memory is not None:
-            self._memory.load_state_dict(state["left_out"])
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _check_counts(self) -> None:
+        plan = self.plan
+        for name, held, rows in (
+            ("ghosts", self.ghosts, plan.num_ghosts),
+            ("sent", self.sent, plan.num_sent),
+        ):
+            wrong = [len(x) for x in held if len(x) != rows]
+            if wrong:
+                raise ValueError(
+                    f"Schedule: {name} of call {self.number} must have {rows} rows, got "
+                    f"{wrong[0]}: the state is of other parts, or the call is of another op"
+                )
+
     def _picked(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        places = self.exchange.plan.send_rows
+        places = self.plan.send_rows
         return [x.detach().index_select(0, places) for x in rows]
 
     def _remember(
         self,
         rows: Sequence[Tensor],
         change: Change | None,
-        memory: WireMemory | None,
         sends: Tensor | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
         """Count what moved, and keep what receivers hold from now on."""
         self._rows = [(weakref.ref(x), x._version) for x in rows] if sends is None else []
@@ -281,12 +290,14 @@ class Site:
         if change is not None:
             self.channel.count(change)
         now = self._picked(rows) if change is None else change.now
-        arrived = now if sends is None else [x[sends] for x in now]
-        arrived = arrived if memory is None else memory.as_believed(arrived)
+        if self.memory is not None and not exact:
+            now = self.memory.as_believed(now)
         if sends is not None and self.sent:
-            held = zip(self.sent, arrived, strict=True)
-            arrived = [old.index_put((sends,), new) for old, new in held]
-        self.sent = arrived
+            now = [
+                torch.where(sends.view(-1, *[1] * (x.dim() - 1)), x, held)
+                for x, held in zip(now, self.sent, strict=True)
+            ]
+        self.sent = now
 
 
 class _Held:

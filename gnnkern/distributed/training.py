@@ -115,7 +115,7 @@ class PartTraining:
         num_nodes: N of the whole graph.
         num_classes: Of the whole graph.
         policy: Which rows travel at which step; or a policy for each kind of link.
-        warmup: Steps at the beginning that are exact, without rounding.
+        warmup: Steps at the beginning that are exact.
         wire: What rows are rounded to between ranks, as `Schedule` has it.
         seed: Of the dropout masks.
         split: Which of the masks' columns.

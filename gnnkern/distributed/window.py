@@ -127,9 +127,8 @@ class WindowedExchange:
 
     def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> _Step:
         """Exchange the links that are due; the others' rows are known already."""
-        if carrier is not None:
-            # The one that this call site has, from its first step on.
-            self.exact = carrier.with_wire(self.exact.wire)
+        if carrier is not None and self._links is None:
+            self.exact = self.exact.following(carrier, rows[0].device)
         links = self._prepared(rows[0].device if rows else torch.device("cpu"))
         due = [part for part in links if part.received is None or self._is_due(part)]
         under_way = [(part, part.exchange.start(rows, part.memory)) for part in due]

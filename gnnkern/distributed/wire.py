@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ class Codec:
         self,
         parts: Sequence[Tensor],  # [rows, width] each
         memory: WireMemory | None = None,
-        site: tuple[Any, ...] = (),
+        site: str = "",
     ) -> Tensor:  # [rows, W], or uint8 [rows, bytes]
         """The message; with a memory, what it left out under this name is added first."""
         if self.is_exact:
@@ -135,6 +135,8 @@ class Codec:
 class WireMemory:
     """What rounding has left out of the rows of one call site.
 
+    Sites within it are named by a direction, "rows" or "gradient", and the tensors' dtype.
+
     Args:
         feedback: Whether it is added to the next rows.
         believed: Whether to keep the rows that were sent last as their receivers have them.
@@ -142,30 +144,38 @@ class WireMemory:
 
     def __init__(self, feedback: bool = True, believed: bool = False) -> None:
         self._feedback, self._keep = feedback, believed
-        # By direction, dtype and place among the tensors of that dtype: [rows, width].
-        self.left: dict[tuple[Any, ...], Tensor] = {}
-        self._believed: dict[tuple[Any, ...], Tensor] = {}
+        # By site and place among its tensors: [rows, width].
+        self.left: dict[str, Tensor] = {}
+        self._believed: dict[str, Tensor] = {}
+        # By direction: bool [rows], which of them are exchanged; None: all are.
+        self._chosen: dict[str, Tensor] | None = None
 
-    def added(self, site: tuple[Any, ...], parts: Sequence[Tensor]) -> list[Tensor]:
+    def of_rows(self, sends: Tensor, receives: Tensor) -> WireMemory:
+        """The same memory for an exchange of some rows alone: bool [s] and [g], which they are."""
+        part = copy.copy(self)
+        part._chosen = {"rows": sends, "gradient": receives}
+        return part
+
+    def added(self, site: str, parts: Sequence[Tensor]) -> list[Tensor]:
         """Rows and what was left out of them the last time."""
         out = []
         for place, x in enumerate(parts):
-            left = self.left.get((*site, place))
+            left = self.left.get(f"{site} {place}")
+            if left is not None and self._chosen is not None:
+                left = left[self._chosen[site.split()[0]]]
             out.append(x + left if left is not None and left.shape == x.shape else x)
         return out
 
-    def remember(
-        self, site: tuple[Any, ...], parts: Sequence[Tensor], decoded: Sequence[Tensor]
-    ) -> None:
+    def remember(self, site: str, parts: Sequence[Tensor], decoded: Sequence[Tensor]) -> None:
         """Note what rows were to be, and what their receivers have."""
         for place, (x, arrived) in enumerate(zip(parts, decoded, strict=True)):
-            key = (*site, place)
+            key = f"{site} {place}"
             if self._feedback:
                 gap = x - arrived
                 # A row that was lost once is not to be lost for ever.
-                self.left[key] = torch.where(torch.isfinite(gap), gap, 0.0)
+                self._note(self.left, key, torch.where(torch.isfinite(gap), gap, 0.0))
             if self._keep:
-                self._believed[key] = arrived
+                self._note(self._believed, key, arrived)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was left out, by names."""
@@ -185,10 +195,19 @@ class WireMemory:
         """The rows that were sent last, as their receivers have them."""
         out, count = [], dict.fromkeys((x.dtype for x in rows), 0)
         for x in rows:
-            arrived = self._believed.get(("rows", x.dtype, count[x.dtype]))
+            arrived = self._believed.get(f"rows {x.dtype} {count[x.dtype]}")
             count[x.dtype] += 1
             out.append(x if arrived is None else arrived.view(x.shape))
         return out
+
+    def _note(self, notes: dict[str, Tensor], key: str, value: Tensor) -> None:
+        if self._chosen is not None:
+            chosen = self._chosen[key.split()[0]]
+            known = notes.get(key)
+            whole = value.new_zeros(len(chosen), value.shape[1]) if known is None else known.clone()
+            whole[chosen] = value
+            value = whole
+        notes[key] = value
 
 
 def _row_bytes(kind: str | None, dtype: torch.dtype, width: int) -> int:

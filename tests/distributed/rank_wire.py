@@ -6,7 +6,7 @@ from rank_checks import largest, my_part, normal
 from rank_training import CLASSES, training
 
 import gnnkern
-from gnnkern.distributed import Exact, HaloExchange, Schedule, Wire
+from gnnkern.distributed import Exact, HaloExchange, Schedule, Wire, parse_policy
 from gnnkern.distributed.wire import WIRE_TYPES, WireMemory, as_wire
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16)
@@ -151,9 +151,11 @@ def mean_of_what_arrives(group, kind, feedback, there):
     exact = gnnkern.spmm(mine, exact_x)
     (exact_grad,) = torch.autograd.grad(exact, exact_x, coefficients)
     total, errors = 0.0, []
+    # The first exchange of a site is exact.
+    gnnkern.spmm(schedule.begin(0), exact_x)
     for step in range(64):
         my_x = x[mine.owned].requires_grad_()
-        out = gnnkern.spmm(schedule.begin(step), my_x)
+        out = gnnkern.spmm(schedule.begin(step + 1), my_x)
         (grad,) = torch.autograd.grad(out, my_x, coefficients)
         gap = (out.detach() - exact.detach()) if there else grad - exact_grad
         total = total + gap.double()
@@ -177,7 +179,7 @@ def a_training_in_fewer_bits(group, wire):
     """The bytes of steps, there and back, and exact scores."""
     world = dist.get_world_size(group)
     plain, rounded = (training(group, world, "gcn", "exact", 4, wire=each) for each in (None, wire))
-    # Degrees are exchanged at first.
+    # Degrees are exchanged at first, and rows as they are.
     rounded.step(0)
     traffic, plan = rounded.graph.traffic, rounded.graph.exact.plan
     traffic.reset()
@@ -191,3 +193,27 @@ def a_training_in_fewer_bits(group, wire):
     rounded.net.load_state_dict(plain.net.state_dict())
     assert plain.evaluate() == rounded.evaluate()
     return losses
+
+
+def receivers_have_what_senders_believe(group, policy, wire, cover):
+    """Site by site, for every policy, with rounding, and sums among the rows."""
+    graph, mine = my_part(group, "communities", "random", cover=cover)
+    schedule = Schedule(mine, parse_policy(policy), steps=12, wire=wire, measure=True)
+    weight = normal(graph.num_edges, seed=1)[mine.local_edges]
+    x = normal(graph.num_dst, 6)[mine.owned]
+    for step in range(6):
+        # Rows move by very different amounts, so that `Drift` sends some of them.
+        moves = normal(graph.num_dst, 1, seed=step)[mine.owned] ** 3 / 10
+        my_x = (x * (1 + step * moves)).requires_grad_()
+        view = schedule.begin(step)
+        first = gnnkern.spmm(view, my_x, weight)
+        gnnkern.spmm(view, first, weight).sum().backward()
+        schedule.settle()
+    for site in schedule._sites:
+        plan = site.plan
+        assert (site.carrier is not None) == cover
+        for held, sent in zip(site.ghosts, site.sent, strict=True):
+            arrived = held.new_empty(plan.num_ghosts, held.shape[1])
+            splits = plan.recv_splits, plan.send_splits
+            dist.all_to_all_single(arrived, sent.contiguous(), *splits, group=group)
+            assert torch.equal(arrived, held), (policy, site.number)

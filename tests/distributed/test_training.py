@@ -64,11 +64,11 @@ def test_a_loss_that_is_no_number_stops_all(run, four_ranks):
     ("policy", "wire"),
     [
         ("exact", None),
-        ("hold:2", None),
         ("hold:2", "int8,int8"),
         ("drift:0.05,2", None),
+        ("drift:0.05,2", "int8,bfloat16"),
         ("pipelined", None),
-        ("sampled:0.5", "bfloat16"),
+        ("sampled:0.5", "int8,int8"),
     ],
 )
 def test_a_resumed_training_is_one_that_did_not_stop(run, policy, wire):

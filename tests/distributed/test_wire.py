@@ -74,6 +74,15 @@ def test_a_training_sends_fewer_bytes_and_is_judged_exactly(run, wire):
         assert losses[-1] < losses[0]
 
 
+@on_ranks
+@three
+@pytest.mark.parametrize("policy", ["exact", "hold:2", "drift:0.2", "pipelined", "sampled:0.5"])
+@pytest.mark.parametrize("wire", [None, "int8,int8", Wire("bfloat16", feedback=False)])
+@pytest.mark.parametrize("cover", [False, True], ids=["rows", "cover"])
+def test_receivers_have_what_senders_believe(run, policy, wire, cover):
+    run(rank_wire.receivers_have_what_senders_believe, policy, wire, cover)
+
+
 @each_type
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_message_has_its_bytes_and_gives_its_rows(kind, dtype):
@@ -102,12 +111,18 @@ def test_rows_of_any_size_in_eight_bits(size):
 def test_left_out_of_one_site_is_not_added_at_another():
     codec, memory = Codec("int8", torch.float32, [8]), WireMemory()
     x = rank_wire.normal(4, 8)
-    first = codec.decode(codec.encode([x], memory, ("rows",)))
-    assert torch.equal(codec.decode(codec.encode([x], memory, ("gradient",))), first)
-    again = codec.decode(codec.encode([x], memory, ("rows",)))
+    first = codec.decode(codec.encode([x], memory, "rows"))
+    assert torch.equal(codec.decode(codec.encode([x], memory, "gradient")), first)
+    again = codec.decode(codec.encode([x], memory, "rows"))
     assert not torch.equal(again, first)
-    left = memory.left["rows", 0]
+    left = memory.left["rows 0"]
     assert torch.allclose(first + again + left, 2 * x, atol=1e-6)
+    # Of some rows alone: the others' stays as it is.
+    some = torch.tensor([True, False, True, False])
+    part = memory.of_rows(some, ~some)
+    third = codec.decode(codec.encode([x[some]], part, "rows"))
+    assert torch.allclose(third + memory.left["rows 0"][some], x[some] + left[some], atol=1e-6)
+    assert torch.equal(memory.left["rows 0"][~some], left[~some])
 
 
 @pytest.mark.parametrize(
