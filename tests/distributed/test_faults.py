@@ -12,7 +12,7 @@ from gnnkern.cli import main
 
 pytestmark = pytest.mark.dist
 
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def test_a_rank_that_is_gone_is_named(victim, number):
         assert f"rows of ranks {', '.join(str(each) for each in range(3) if each != rank)}. " in (
             error.message
         )
-    assert seconds < 3 * TIMEOUT + (TIMEOUT if number == signal.SIGSTOP else 0)
+    # A group of three has no more than a timeout to lose; the rest is starting them.
+    assert seconds < TIMEOUT + 20
 
 
 @pytest.mark.parametrize(
