@@ -265,7 +265,7 @@ class Forecast:
         return max(1, math.ceil(waiting / max(self.compute_s, 1e-300) - 1e-9))
 
     def memory_bytes(self) -> Tensor:  # int64 [P]
-        """Bytes that each rank holds at the peak of a step; see docs/planning.md for what counts.
+        """Bytes that each rank holds in a step: a lower bound of its peak (docs/planning.md).
 
         The graph, its inputs, the weights; of every layer the mapped rows, those with the ghosts
         behind them and the result; of the widest layer as much again for the gradients, and what

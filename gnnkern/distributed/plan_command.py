@@ -29,8 +29,9 @@ __all__ = ["add_plan"]
 _DESCRIPTION = """
 Divide a graph for each number of ranks, place the parts on hosts so that few rows go from host to
 host, and predict the rows, bytes and seconds of every exchange, the time of an epoch and the
-memory of a rank. The network is a GCN: each layer maps its rows, exchanges them and sums over
-neighbours; the rows that need no other rank are computed meanwhile. Nothing is trained.
+memory that a rank holds in a step. The network is a GCN: each layer maps its rows, exchanges them
+and sums over neighbours; the rows that need no other rank are computed meanwhile. Nothing is
+trained.
 """
 
 _EPILOG = """
@@ -198,7 +199,7 @@ def print_prospects(title: str, found: Sequence[Prospect], console: Console) -> 
         f"{title}; of a rank: rows per exchange (mean / largest), MB (1e6 bytes) at most",
         ["ranks", "hosts", "cut"]
         + [f"{level}: {what}" for level in levels for what in ("rows", "MB per epoch")]
-        + ["abroad by chance", "as numbered", "placed", "MB of memory"],
+        + ["abroad by chance", "as numbered", "placed", "MB held"],
     )
     times = _table(
         "milliseconds of an epoch",

@@ -20,6 +20,12 @@ SLOW = (
     "test_gradients_are_those_of_a_dense_solve[3ranks",
     "test_equals_the_emulation_in_one_process[1ranks",
     "test_equals_the_emulation_in_one_process[3ranks",
+    "test_the_same_policy_on_all_links_is_that_policy[1ranks",
+    "test_the_same_policy_on_all_links_is_that_policy[3ranks",
+    "test_all_ranks_decide_alike[1ranks",
+    "test_all_ranks_decide_alike[3ranks",
+    "test_another_run_repeats_the_steps[1ranks",
+    "test_another_run_repeats_the_steps[3ranks",
 )
 
 
