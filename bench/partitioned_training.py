@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -38,13 +38,24 @@ from gnnkern.distributed import (
     save_parts,
 )
 from gnnkern.distributed.command import node_tensors_of
+from gnnkern.distributed.wire import as_wire
 from gnnkern.progress import steps_progress
 from gnnkern.recipes import RECIPES, Recipe
 from gnnkern.train import network, optimizer_for, seeded, to_sum_one
 
 MODEL = "gcn"
 EXACT = "exact"
-POLICIES = (EXACT, "anneal:8,4,2,1", "anneal:16,8,4,1", "hold:4", "hold:8")
+# Behind "@" the wire type of rows, and of gradients.
+FEW = (EXACT, "anneal:16,8,4,1", "anneal:8,4,2,1@bfloat16,bfloat16")
+MANY = (
+    *FEW,
+    "anneal:8,4,2,1",
+    "hold:4",
+    "drift:0.1",
+    "sampled:0.3",
+    "pipelined",
+    "exact@int8,int8",
+)
 # Exact epochs at first: one of so many.
 WARMUP_SHARE = 40
 SEEDS = 5
@@ -83,12 +94,19 @@ def communities(nodes: int = 500_000, edges: int = 5_000_000, hub: int = 5_000) 
     )
 
 
-# The data, and the epochs of a training where the recipe's would take hours.
-GRAPHS: dict[str, tuple[Callable[[], GraphData], int | None]] = {
-    "cora": (lambda: load("cora.npz"), None),
-    "tolokers": (lambda: load("tolokers.npz"), None),
-    "communities-20k": (lambda: communities(20_000, 200_000, 1_000), 60),
-    "communities-500k": (communities, 60),
+class Case(NamedTuple):
+    """The data, what is compared, and the epochs where the recipe's would take hours."""
+
+    make: Callable[[], GraphData]
+    policies: Sequence[str]
+    epochs: int | None = None
+
+
+GRAPHS = {
+    "cora": Case(lambda: load("cora.npz"), MANY),
+    "tolokers": Case(lambda: load("tolokers.npz"), FEW),
+    "communities-20k": Case(lambda: communities(20_000, 200_000, 1_000), MANY, 60),
+    "communities-500k": Case(communities, FEW[:2], 60),
 }
 
 
@@ -128,7 +146,8 @@ def _train(
             recipe,
             num_nodes=facts["num_nodes"],
             num_classes=facts["num_classes"],
-            policy=parse_policy(policy),
+            policy=parse_policy(policy.partition("@")[0]),
+            wire=policy.partition("@")[2] or None,
             warmup=max(recipe.epochs // WARMUP_SHARE, 1),
             seed=seed,
         )
@@ -148,13 +167,14 @@ def _train(
 
 
 def measure(
-    name: str, parts: int, policies: Sequence[str], seeds: int, epochs: int | None = None
+    name: str, parts: int, policies: Sequence[str] | None, seeds: int, epochs: int | None = None
 ) -> dict[str, Any]:
     """All policies and seeds on one graph."""
-    make, usual = GRAPHS[name]
-    data = make()
+    case = GRAPHS[name]
+    policies = case.policies if policies is None else policies
+    data = case.make()
     recipe = RECIPES[MODEL]
-    recipe = replace(recipe, epochs=epochs or usual or recipe.epochs)
+    recipe = replace(recipe, epochs=epochs or case.epochs or recipe.epochs)
     graph = data.graph()
     divided = partition(graph, parts, "metis")
     rows = node_tensors_of(data)
@@ -229,15 +249,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser("bench.partitioned_training", description=__doc__)
     parser.add_argument("--graph", action="append", choices=[*GRAPHS], help="default: all")
-    parser.add_argument("--policy", action="append", metavar="TEXT", help="default: several")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        metavar="TEXT",
+        help="such as hold:4 or exact@int8; default: several",
+    )
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, help="default: the recipe's, 60 on large graphs")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    policies = options.policy or [*POLICIES]
-    for text in policies:
-        parse_policy(text)
+    for text in options.policy or []:
+        policy, _, wire = text.partition("@")
+        parse_policy(policy)
+        as_wire(wire or None)
     head = [
         f"machine: {report.machine_line()}",
         f"commit: {report.commit()}",
@@ -252,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             steps.begin(name)
             results.append(
-                measure(name, options.parts, policies, options.seeds, epochs=options.epochs)
+                measure(name, options.parts, options.policy, options.seeds, epochs=options.epochs)
             )
             steps.end(f"{len(results[-1]['runs'])} runs")
             if options.json is not None:

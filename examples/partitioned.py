@@ -94,7 +94,7 @@ def work(rank: int, count: int, store: str, results: Any) -> None:
 
 
 def main() -> None:
-    count = steps(100, 12, __doc__)
+    count = steps(100, 8, __doc__)
     alone = fit(gd.Exact(), count)
     print(f"one process: test accuracy: {alone.accuracy:.3f} after {count} steps")
 
