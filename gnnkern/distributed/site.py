@@ -267,8 +267,8 @@ class Site:
             wrong = [len(x) for x in held if len(x) != rows]
             if wrong:
                 raise ValueError(
-                    f"Schedule: {name} of call {self.number} must have {rows} rows, got "
-                    f"{wrong[0]}: the state is of other parts, or the call is of another op"
+                    f"Schedule: the state is of other parts: {name} of call {self.number} must "
+                    f"have {rows} rows, got {wrong[0]}"
                 )
 
     def _picked(self, rows: Sequence[Tensor]) -> list[Tensor]:
