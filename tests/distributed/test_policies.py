@@ -81,7 +81,7 @@ def test_a_state_of_other_parts_is_refused(alone, name):
     gnnkern.spmm(schedule.begin(0), normal(alone.num_dst, 3))
     state = schedule.state_dict()
     state["sites"][0][name] = [torch.zeros(5, 3)]
-    with pytest.raises(ValueError, match=f"{name} of call 0 must have 0 rows, got 5: the state"):
+    with pytest.raises(ValueError, match=f"other parts: {name} of call 0 must have 0 rows, got 5"):
         schedule.load_state_dict(state)
 
 
