@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -176,20 +176,6 @@ class WireMemory:
                 self._note(self.left, key, torch.where(torch.isfinite(gap), gap, 0.0))
             if self._keep:
                 self._note(self._believed, key, arrived)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What was left out, by names."""
-        return {
-            f"{direction} {str(dtype).removeprefix('torch.')} {place}": left
-            for (direction, dtype, place), left in self.left.items()
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken."""
-        self.left = {}
-        for name, left in state.items():
-            direction, dtype, place = name.split()
-            self.left[direction, getattr(torch, dtype), int(place)] = left
 
     def as_believed(self, rows: Sequence[Tensor]) -> list[Tensor]:  # [s, ...] each
         """The rows that were sent last, as their receivers have them."""
