@@ -71,7 +71,7 @@ def test_same_seed_same_losses_bit_for_bit(digits, model):
     assert _train(digits, model, epochs=4, seed=4).losses != first.losses
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", PLAIN_MODELS)
 def test_sparse_features_repeat_too(model):
     data = _two_classes()
     first = _train(data, model, epochs=10)
@@ -108,7 +108,7 @@ def test_leaves_torchs_generator_alone(digits):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", PLAIN_MODELS)
 def test_two_classes_are_scored_by_roc_auc(model):
     result = _train(_two_classes(), model, epochs=40, lr=0.05)
     assert result.metric == "ROC AUC"

@@ -22,6 +22,8 @@ SLOW = (
     "test_equals_the_emulation_in_one_process[3ranks",
     "test_the_same_policy_on_all_links_is_that_policy[1ranks",
     "test_the_same_policy_on_all_links_is_that_policy[3ranks",
+    "test_windows_take_the_noise_out[1ranks",
+    "test_windows_take_the_noise_out[3ranks",
     "test_all_ranks_decide_alike[1ranks",
     "test_all_ranks_decide_alike[3ranks",
     "test_another_run_repeats_the_steps[1ranks",
