@@ -68,13 +68,13 @@ def _rank(rank: int, world: int, folder: str, time: float, period: int) -> None:
     rows = []
     for rate in RATES:
         steps = round(time * rate)
-        euler = {"weight": weight, "keep": 1 - time / steps, "mix": time / steps}
+        euler: dict[str, Any] = {"weight": weight, "keep": 1 - time / steps, "mix": time / steps}
         exact, _ = propagate(graph, x, steps, **euler)
         row: dict[str, Any] = {"steps": steps, "step": time / steps}
         row["euler"] = _error(graph, exact, truth)
         # As many exchanges, and steps that are as much longer.
         if steps % period == 0 and time * period <= steps:
-            longer = {"weight": weight, "keep": 1 - time * period / steps}
+            longer: dict[str, Any] = {"weight": weight, "keep": 1 - time * period / steps}
             longer |= {"mix": time * period / steps}
             coarse, _ = propagate(graph, x, steps // period, **longer)
             row["longer_steps"] = _error(graph, coarse, truth)
