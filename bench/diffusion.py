@@ -10,48 +10,34 @@ counted; nothing is timed. Every answer is compared with one that is far more pr
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 import gnnkern
+from bench.on_parts import communities, on_parts
 from gnnkern.bench import report
-from gnnkern.data import grid, power_law
+from gnnkern.bench.results import write
+from gnnkern.data import grid
 from gnnkern.distributed import (
     DiffusionSystem,
     Partition,
     PartitionedGraph,
     Solver,
     SolveStats,
-    cut,
-    load_part,
     partition,
-    save_parts,
 )
 from gnnkern.progress import steps_progress
 
 TOLERANCE = 1e-6
 # Two orders below the tolerance, times the condition of the largest tau.
 PRECISE = 1e-12
-
-
-def _communities(
-    nodes: int, edges: int, hub: int, inside: float = 0.8, count: int | None = None
-) -> gnnkern.Graph:
-    """A power law with communities, every edge in both directions, nodes in random order."""
-    data = power_law(nodes, edges, hub, inside, count, shuffle=True, seed=0)
-    edge_index = torch.cat([data.edge_index, data.edge_index.flip(0)], dim=1)
-    return gnnkern.Graph.from_edge_index(edge_index, nodes)
 
 
 def _grid(side: int) -> gnnkern.Graph:
@@ -67,10 +53,10 @@ class Case:
 
 
 GRAPHS: dict[str, Callable[[], gnnkern.Graph]] = {
-    "communities-500k": lambda: _communities(500_000, 5_000_000, 5_000),
-    "communities-50k": lambda: _communities(50_000, 500_000, 2_000),
+    "communities-500k": lambda: communities(500_000, 5_000_000, 5_000),
+    "communities-50k": lambda: communities(50_000, 500_000, 2_000),
     # Few communities with hardly an edge between them: parts that know little of each other.
-    "islands-50k": lambda: _communities(50_000, 500_000, 2_000, 0.99, 16),
+    "islands-50k": lambda: communities(50_000, 500_000, 2_000, 0.99, 16),
     "grid-200": lambda: _grid(200),
 }
 CASES = {
@@ -165,40 +151,14 @@ def _row(name: str, stats: SolveStats, error: Tensor) -> dict[str, Any]:
     }
 
 
-def _rank(
-    rank: int, world: int, store: str, folder: str, tau: float, names: list[str], out: Path
-) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    part, tensors = load_part(folder, rank)
-    graph = PartitionedGraph.from_part(part)
-    rows = solve(graph, None, tensors["b"], tensors["exact"], tau, names)
-    counts = torch.tensor([row["bytes"] for row in rows])
-    dist.all_reduce(counts)
-    if rank == 0:
-        for row, count in zip(rows, counts.tolist(), strict=True):
-            row["bytes"] = count
-        out.write_text(json.dumps(rows))
-    dist.destroy_process_group()
-
-
-def on_ranks(
-    graph: gnnkern.Graph,
-    parts: Partition,
-    b: Tensor,
-    exact: Tensor,
-    tau: float,
-    names: Sequence[str],
+def _on_rank(
+    graph: PartitionedGraph, rows: dict[str, Tensor], tau: float, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The same with a process for every part, which reads its part alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_parts(folder, cut(graph, parts), parts, node_tensors={"b": b, "exact": exact})
-        store, out = Path(folder) / "store", Path(folder) / "rows.json"
-        world = parts.num_parts
-        arguments = (world, str(store), folder, tau, list(names), out)
-        spawn(_rank, arguments, nprocs=world)
-        rows: list[dict[str, Any]] = json.loads(out.read_text())
-        return rows
+    found = solve(graph, None, rows["b"], rows["exact"], tau, names)
+    counts = graph.sum_over_ranks(torch.tensor([row["bytes"] for row in found]))
+    for row, count in zip(found, counts.tolist(), strict=True):
+        row["bytes"] = count
+    return found
 
 
 def measure(case: Case, parts: int, names: Sequence[str], ranks: bool) -> dict[str, Any]:
@@ -208,7 +168,7 @@ def measure(case: Case, parts: int, names: Sequence[str], ranks: bool) -> dict[s
     b = right_sides(graph.num_dst)
     exact, how = precise(graph, b, case.tau)
     if ranks:
-        rows = on_ranks(graph, divided, b, exact, case.tau, names)
+        rows = on_parts(_on_rank, graph, divided, {"b": b, "exact": exact}, case.tau, names)
     else:
         rows = solve(graph, divided, b, exact, case.tau, names)
     return {
@@ -270,9 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps.end(str(results[-1]["rows"][-1]["exchanges"]))
             if options.json is not None:
                 # After every case, so that the last one may take its time.
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                content = {"header": head, "cases": results}
-                options.json.write_text(json.dumps(content, indent=1) + "\n")
+                write(options.json, {"header": head, "cases": results})
     print("\n".join([*(f"- {line}" for line in head), "", *table(results)]))
     return 0
 

@@ -12,30 +12,25 @@ which are the largest of any element. Nothing is timed.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from bench.diffusion import GRAPHS
+from bench.on_parts import on_parts
 from gnnkern import spmm
 from gnnkern.bench import report
+from gnnkern.bench.results import write
 from gnnkern.distributed import (
     PartitionedGraph,
-    cut,
-    load_part,
     partition,
     propagate,
-    save_parts,
 )
 
 # Steps per unit of time.
@@ -57,12 +52,10 @@ def diffused(graph: PartitionedGraph, x: Tensor, weight: Tensor, time: float) ->
     return out
 
 
-def _rank(rank: int, world: int, folder: str, time: float, period: int) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{Path(folder) / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
-    part, tensors = load_part(folder, rank)
-    graph, x = PartitionedGraph.from_part(part), tensors["x"]
+def _on_rank(
+    graph: PartitionedGraph, tensors: dict[str, Tensor], time: float, period: int
+) -> list[dict[str, Any]]:
+    x = tensors["x"]
     weight = graph.in_degree.double().reciprocal()[graph.edge_index[1]]  # [E_local]
     truth = diffused(graph, x, weight, time)
     rows = []
@@ -92,9 +85,7 @@ def _rank(rank: int, world: int, folder: str, time: float, period: int) -> None:
                 "exchanges": graph.traffic.exchanges,
             }
         rows.append(row)
-    if rank == 0:
-        (Path(folder) / "rows.json").write_text(json.dumps(rows))
-    dist.destroy_process_group()
+    return rows
 
 
 def _error(graph: PartitionedGraph, x: Tensor, exact: Tensor) -> float:
@@ -109,10 +100,7 @@ def measure(name: str, parts: int, time: float, period: int) -> dict[str, Any]:
     divided = partition(graph, parts, "metis")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(graph.num_dst, COLUMNS, generator=generator, dtype=torch.float64)
-    with tempfile.TemporaryDirectory() as folder:
-        save_parts(folder, cut(graph, divided), divided, node_tensors={"x": x})
-        spawn(_rank, (parts, folder, time, period), nprocs=parts)
-        rows = json.loads((Path(folder) / "rows.json").read_text())
+    rows = on_parts(_on_rank, graph, divided, {"x": x}, time, period)
     return {
         "graph": name,
         "nodes": graph.num_dst,
@@ -173,9 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"time {options.time:g}, one exchange every {options.period} steps, METIS parts, float64",
     ]
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"header": head, "cases": results}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        write(options.json, {"header": head, "cases": results})
     found = [f"{r['graph']}: order {p}: {r['orders'][p]}" for r in results for p in PREDICTORS]
     print("\n".join([*(f"- {line}" for line in [*head, *found]), "", *table(results)]))
     return 0

@@ -34,8 +34,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 import gnnkern
+from bench.on_parts import communities
 from gnnkern.bench import report
-from gnnkern.data import power_law
+from gnnkern.bench.results import write
 from gnnkern.distributed import PartitionedGraph, by_link, cut, load_part, partition, save_parts
 from gnnkern.distributed.forecast import Compute, LinkSpeeds, Workload
 from gnnkern.distributed.link_schedule import parse_period
@@ -323,13 +324,6 @@ def table(result: Mapping[str, Any]) -> list[str]:
     )
 
 
-def communities(nodes: int, edges: int) -> gnnkern.Graph:
-    """A power law with communities, every edge in both directions."""
-    data = power_law(nodes, edges, nodes // 100, 0.9, shuffle=True, seed=0)
-    edge_index = torch.cat([data.edge_index, data.edge_index.flip(0)], dim=1)
-    return gnnkern.Graph.from_edge_index(edge_index, nodes)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("bench.namespaces", description=__doc__.splitlines()[0])
     add: Callable[..., Any] = parser.add_argument
@@ -358,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if reason is not None:
         print(f"bench.namespaces: {reason}", file=sys.stderr)
         return 3
-    graph = communities(options.nodes, options.edges)
+    graph = communities(options.nodes, options.edges, options.nodes // 100, 0.9)
     result = measure(graph, mbit=options.mbit, period=options.period, steps=options.steps)
     head = [
         f"machine: {report.machine_line()}",
@@ -371,8 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{result['speedup']['predicted']:.2f}",
     ]
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"header": head, **result}, indent=1) + "\n")
+        write(options.json, {"header": head, **result})
     print("\n".join([*(f"- {line}" for line in head), "", *table(result)]))
     return 0
 

@@ -11,31 +11,26 @@ is timed.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
+from bench.on_parts import on_parts
 from gnnkern.bench import report
+from gnnkern.bench.results import write
 from gnnkern.data import GraphData, load, power_law
 from gnnkern.distributed import (
     PartitionedGraph,
     PartTraining,
-    cut,
-    load_part,
     parse_policy,
     partition,
-    save_parts,
 )
 from gnnkern.distributed.command import node_tensors_of
 from gnnkern.distributed.wire import as_wire
@@ -110,22 +105,19 @@ GRAPHS = {
 }
 
 
-def _rank(
-    rank: int, world: int, folder: str, recipe: Recipe, policies: list[str], seeds: int
-) -> None:
-    torch.set_num_threads(1)
-    store = Path(folder) / "store"
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    part, rows = load_part(folder, rank)
-    graph = PartitionedGraph.from_part(part)
-    facts = json.loads((Path(folder) / "facts.json").read_text())
-    for policy in policies:
-        for seed in range(seeds):
-            run = _train(graph, rows, recipe, policy, seed, facts)
-            if rank == 0:
-                with (Path(folder) / "runs.jsonl").open("a") as out:
-                    out.write(json.dumps(run) + "\n")
-    dist.destroy_process_group()
+def _on_rank(
+    graph: PartitionedGraph,
+    rows: dict[str, torch.Tensor],
+    recipe: Recipe,
+    policies: Sequence[str],
+    seeds: int,
+    facts: dict[str, Any],
+) -> list[dict[str, Any]]:
+    return [
+        _train(graph, rows, recipe, policy, seed, facts)
+        for policy in policies
+        for seed in range(seeds)
+    ]
 
 
 def _train(
@@ -144,8 +136,7 @@ def _train(
             net,
             optimizer_for(net, recipe),
             recipe,
-            num_nodes=facts["num_nodes"],
-            num_classes=facts["num_classes"],
+            **facts,
             policy=parse_policy(policy.partition("@")[0]),
             wire=policy.partition("@")[2] or None,
             warmup=max(recipe.epochs // WARMUP_SHARE, 1),
@@ -180,13 +171,8 @@ def measure(
     rows = node_tensors_of(data)
     if name == "cora":
         rows["x"] = to_sum_one(rows["x"])
-    with tempfile.TemporaryDirectory() as folder:
-        save_parts(folder, cut(graph, divided), divided, node_tensors=rows)
-        facts = {"num_nodes": data.num_nodes, "num_classes": data.num_classes}
-        (Path(folder) / "facts.json").write_text(json.dumps(facts))
-        spawn(_rank, (parts, folder, recipe, list(policies), seeds), nprocs=parts)
-        lines = (Path(folder) / "runs.jsonl").read_text().splitlines()
-    runs = [json.loads(line) for line in lines]
+    facts = {"num_nodes": data.num_nodes, "num_classes": data.num_classes}
+    runs = on_parts(_on_rank, graph, divided, rows, recipe, policies, seeds, facts)
     return {
         "graph": data.name,
         "nodes": graph.num_dst,
@@ -283,9 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps.end(f"{len(results[-1]['runs'])} runs")
             if options.json is not None:
                 # After every graph, so that the last one may take its time.
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                content = {"header": head, "graphs": results}
-                options.json.write_text(json.dumps(content, indent=1) + "\n")
+                write(options.json, {"header": head, "graphs": results})
     print("\n".join([*(f"- {line}" for line in head), "", *table(results)]))
     return 0
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ import gnnkern
 from gnnkern.bench import report
 from gnnkern.bench.graphs import BenchGraph, bench_graph
 from gnnkern.bench.harness import steady_process
-from gnnkern.bench.results import geometric_mean
+from gnnkern.bench.results import geometric_mean, write
 from gnnkern.bench.timing import MAX_ROUNDS, seconds_of, time_in_turns
 from gnnkern.progress import steps_progress
 
@@ -231,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print("\n".join([*(f"- {line}" for line in head), "", *table(rows)]))
     if options.json is not None:
-        options.json.write_text(json.dumps({"header": head, "rows": rows}, indent=1) + "\n")
+        write(options.json, {"header": head, "rows": rows})
     return 0
 
 

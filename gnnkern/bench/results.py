@@ -83,7 +83,11 @@ def read(path: Path) -> Report:
 
 
 def write(path: Path, report: Report) -> None:
-    """Replace the file in one step: an interrupted run keeps every cell made so far."""
+    """Replace the file in one step: an interrupted run keeps every cell made so far.
+
+    A folder that is not there is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(report, indent=1) + "\n")
     os.replace(draft, path)

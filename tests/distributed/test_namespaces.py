@@ -37,7 +37,7 @@ def test_namespaces_are_removed_after_a_failure(monkeypatch):
 
 @pytest.mark.slow
 def test_periods_by_link_are_faster_as_planned():
-    graph = namespaces.communities(20_000, 200_000)
+    graph = namespaces.communities(20_000, 200_000, 200, 0.9)
     result = namespaces.measure(graph, mbit=100, period="host:2,network:8", steps=1)
     assert not [name for name in names() if name.startswith(f"gnnkern-{namespaces.os.getpid()}")]
     assert result["events"] == {
