@@ -1,6 +1,6 @@
 """What each model is trained with unless told otherwise, and where that comes from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -20,27 +20,25 @@ class Recipe:
 # Networks that solve systems of equations: there is no path of plain torch ops beside theirs.
 WITHOUT_PLAIN_PATH = ("diffusion",)
 
+_GCN = Recipe(
+    hidden=16,
+    heads=1,
+    dropout=0.5,
+    lr=0.01,
+    weight_decay=5e-4,
+    decay_all=False,
+    epochs=200,
+    source="Kipf and Welling 2017, section 5.2",
+)
+_APPNP = replace(
+    _GCN,
+    hidden=64,
+    weight_decay=5e-3,
+    source="Klicpera et al. 2019, section 5; no dropout of edges, a fixed number of epochs",
+)
 RECIPES = {
-    "gcn": Recipe(
-        hidden=16,
-        heads=1,
-        dropout=0.5,
-        lr=0.01,
-        weight_decay=5e-4,
-        decay_all=False,
-        epochs=200,
-        source="Kipf and Welling 2017, section 5.2",
-    ),
-    "sage": Recipe(
-        hidden=16,
-        heads=1,
-        dropout=0.5,
-        lr=0.01,
-        weight_decay=5e-4,
-        decay_all=False,
-        epochs=200,
-        source="the recipe of the GCN",
-    ),
+    "gcn": _GCN,
+    "sage": replace(_GCN, source="the recipe of the GCN"),
     "gat": Recipe(
         hidden=8,
         heads=8,
@@ -51,34 +49,7 @@ RECIPES = {
         epochs=300,
         source="Velickovic et al. 2018, section 3.3; a fixed number of epochs",
     ),
-    "gin": Recipe(
-        hidden=32,
-        heads=1,
-        dropout=0.5,
-        lr=0.01,
-        weight_decay=5e-4,
-        decay_all=False,
-        epochs=200,
-        source="the recipe of the GCN, with wider networks",
-    ),
-    "appnp": Recipe(
-        hidden=64,
-        heads=1,
-        dropout=0.5,
-        lr=0.01,
-        weight_decay=5e-3,
-        decay_all=False,
-        epochs=200,
-        source="Klicpera et al. 2019, section 5; no dropout of edges, a fixed number of epochs",
-    ),
-    "diffusion": Recipe(
-        hidden=64,
-        heads=1,
-        dropout=0.5,
-        lr=0.01,
-        weight_decay=5e-3,
-        decay_all=False,
-        epochs=200,
-        source="the recipe of APPNP",
-    ),
+    "gin": replace(_GCN, hidden=32, source="the recipe of the GCN, with wider networks"),
+    "appnp": _APPNP,
+    "diffusion": replace(_APPNP, source="the recipe of APPNP"),
 }

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from gnnkern.distributed.storage import Manifest, save_parts
 from gnnkern.distributed.vertex_cover import with_covered_rows
 from gnnkern.progress import step_progress
 
-__all__ = ["add_partition", "node_tensors_of"]
+__all__ = ["add_partition", "node_tensors_of", "read"]
 
 _EXAMPLES = """
 examples:
@@ -86,13 +87,23 @@ def node_tensors_of(data: GraphData) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
+def read(source: str, say: Callable[[int, int, str], None]) -> GraphData:
+    """A graph that can be divided, for a command that tells what it does.
+
+    Raises:
+        ValueError: it is bipartite, or there is none.
+    """
+    say(0, 1, f"reading {source}")
+    data = load(source)
+    if data.is_bipartite:
+        raise ValueError(f"{source}: a bipartite graph has no parts")
+    return data
+
+
 def _run(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     with step_progress("partition") as say:
-        say(0, 1, f"reading {options.data}")
-        data = load(options.data)
-        if data.is_bipartite:
-            raise ValueError(f"{options.data}: a bipartite graph has no parts")
+        data = read(options.data, say)
         graph = data.graph()
         train_mask = None if data.train_mask is None else data.train_mask[options.split]
         parts = partition(

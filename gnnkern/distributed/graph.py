@@ -13,7 +13,7 @@ from torch import Tensor
 from gnnkern._native import Csr
 from gnnkern.distributed.anchor import anchored
 from gnnkern.distributed.cover import Cover, Covering
-from gnnkern.distributed.cut import Edges, LocalPart, cut
+from gnnkern.distributed.cut import Edges, LocalPart, cut, narrow
 from gnnkern.distributed.exchange import Exchange, HaloExchange, Traffic
 from gnnkern.distributed.partition import Partition
 from gnnkern.distributed.plan import HaloPlan
@@ -177,10 +177,9 @@ class PartitionedGraph(Graph):
     ) -> PartitionedGraph:
         columns = len(part.owned) + len(edges.ghosts)
         most = max(columns, len(edges.indices))
-        dtype = torch.int32 if most < 2**31 - 1 else torch.int64
         graph = cls(
-            edges.indptr.to(dtype),
-            edges.indices.to(dtype),
+            narrow(edges.indptr, most),
+            narrow(edges.indices, most),
             None,
             part.owned,
             edges.interior,

@@ -121,16 +121,22 @@ class LinkSchedule:
         graph.exact.before_first(graph.device)
         present = graph.exact.plan.hierarchy.levels
         self.policies = {level: policies.get(level, Exact()) for level in present}
-        links = divided(graph.exact, self.policies) or [(Exact(), graph.exact, None)]
+        links = self._links(graph.exact)
         options: dict[str, Any] = {"steps": steps, "warmup": warmup, "wire": wire}
         self._schedules = [
             Schedule(graph, policy, measure=measure, links=exchange, **options)
             for policy, exchange, _ in links
         ]
-        # Of exchanges that sites have of their own: one for each schedule, and places.
-        self._divided: dict[HaloExchange, list[tuple[HaloExchange, Tensor | None]]] = {}
-        self._places = [places for _, _, places in links]
+        # What each schedule follows in place of its own exchange, and the places of its ghosts; by
+        # the exchange that a site has of its own.
+        self._divided: dict[
+            HaloExchange | None, list[tuple[HaloExchange | None, Tensor | None]]
+        ] = {None: [(None, places) for _, _, places in links]}
         self._view = graph.with_exchange(self)
+
+    def _links(self, exchange: HaloExchange) -> list[tuple[Policy, HaloExchange, Tensor | None]]:
+        """An exchange for the links of each policy, and the places of its ghosts among all."""
+        return divided(exchange, self.policies) or [(Exact(), exchange, None)]
 
     def begin(self, step: int) -> PartitionedGraph:
         """The graph for a step, numbered from 0."""
@@ -164,17 +170,15 @@ class LinkSchedule:
 
     def start(self, rows: Sequence[Tensor], *, carrier: HaloExchange | None = None) -> Arriving:
         """Exchange over the links that are due; what ops call."""
-        if carrier is None:
-            return _Joined([schedule.start(rows) for schedule in self._schedules], self._places)
-        if carrier not in self._divided:
+        if carrier is not None and carrier not in self._divided:
             carrier.before_first(rows[0].device)
-            parts = divided(carrier, self.policies) or [(Exact(), carrier, None)]
-            self._divided[carrier] = [(exchange, places) for _, exchange, places in parts]
-        arriving, all_places = [], []
-        for schedule, (part, places) in zip(self._schedules, self._divided[carrier], strict=True):
-            arriving.append(schedule.start(rows, carrier=part))
-            all_places.append(places)
-        return _Joined(arriving, all_places)
+            self._divided[carrier] = [(part, places) for _, part, places in self._links(carrier)]
+        parts, places = zip(*self._divided[carrier], strict=True)
+        arriving = [
+            schedule.start(rows, carrier=part)
+            for schedule, part in zip(self._schedules, parts, strict=True)
+        ]
+        return _Joined(arriving, places)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs of every kind of link."""

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gnnkern.data import load
+from gnnkern.distributed.command import read
 from gnnkern.distributed.forecast import Compute, LinkSpeeds, Workload
 from gnnkern.distributed.hierarchy import LEVELS
 from gnnkern.distributed.link_schedule import parse_period
@@ -145,10 +145,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     widths = tuple(_counts("widths", options.widths))
     with step_progress("plan") as say:
-        say(0, 1, f"reading {options.data}")
-        data = load(options.data)
-        if data.is_bipartite:
-            raise ValueError(f"{options.data}: a bipartite graph has no parts")
+        data = read(options.data, say)
         width = options.in_width
         if width is None:
             width = widths[0] if data.x is None else data.num_features

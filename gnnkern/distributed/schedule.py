@@ -23,9 +23,9 @@ class Schedule:
 
     Each op that a step calls is a site, told apart by their order: every step calls the same ops.
     Ghosts that a step does not exchange are those of an earlier one, as constants: the gradient
-    that would go to other ranks is left out. Whatever the policy, all rows travel in the first
-    exchange of a site and in the warm-up, and rows that do not change, such as the first layer's
-    input, are exchanged once.
+    that would go to other ranks is left out. Whatever the policy and the wire type, the first
+    exchange of a site and the warm-up are exact, and rows that do not change, such as the first
+    layer's input, are exchanged once.
 
     Evaluate on the graph itself, which is exact.
 

@@ -1,4 +1,4 @@
-"""What a training exchanged: a line of JSON per epoch in a file, and a in_words at the end."""
+"""What a training exchanged: a line of JSON per epoch in a file, and words at the end."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from gnnkern.distributed import LEVELS, Hold, LinkSchedule, PartitionedGraph, by
 from gnnkern.distributed.policies import parse_policy
 
 
-def equals_the_emulation(group, periods, steps=9):
+def equals_the_emulation(group, periods, cover, steps=9):
     """Values and gradients at every step, beside rows of the last exchange over each link."""
     graph = whole_graph("communities")
     world = dist.get_world_size(group)
     parts = partition(graph, world, "random", hierarchy=hierarchy_of(world))
-    mine = PartitionedGraph.from_graph(graph, parts, group)
+    mine = PartitionedGraph.from_graph(graph, parts, group, cover=cover)
     weight = normal(graph.num_edges, seed=1, dtype=torch.float64)
     inner, *cuts = matrices(graph, parts, weight)
     policies = {level: Hold(period) for level, period in periods.items()}

@@ -14,9 +14,10 @@ pytestmark = pytest.mark.dist
 BOTH = Hierarchy(2, 2)
 
 
+@pytest.mark.parametrize("cover", [False, True], ids=["rows", "cover"])
 @pytest.mark.parametrize("periods", [{"host": 2, "network": 6}, {"network": 3}, {"host": 4}])
-def test_equals_the_emulation_in_one_process(run, periods):
-    run(rank_links.equals_the_emulation, periods)
+def test_equals_the_emulation_in_one_process(run, periods, cover):
+    run(rank_links.equals_the_emulation, periods, cover)
 
 
 def test_only_links_that_are_due_travel(run):
