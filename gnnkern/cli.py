@@ -160,7 +160,7 @@ def _add_train(commands: _Commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a node classifier",
-        description="Train a network of two graph layers to classify the nodes of a graph: full "
+        description="Train a network of two layers to classify the nodes of a graph: full "
         "batch, Adam. Prints the test score at the epoch that was best on the validation nodes "
         "(ROC AUC where there are two classes, accuracy else), the time of an epoch and the "
         "memory added at the peak.",
